@@ -1,0 +1,118 @@
+"""What is wrong with an argument: every check that a call makes before anything starts.
+
+Invariant: a message names the parameter, the rule, the value, and what to write instead. TypeError for the wrong kind
+of thing, ValueError for the wrong one of the right kind.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, Coroutine, Iterable
+from operator import index as as_integer
+from typing import Any
+
+from aiomap._verdict import named, shortened
+
+__all__ = ["check_buffer", "check_callback", "check_data", "check_function", "check_limit", "check_queue_size", "check_switch"]
+
+
+def check_function(function: object, data: object) -> None:
+    """The function to map."""
+    if inspect.iscoroutine(function):
+        name = named(function)
+        function.close()  # or Python warns that it was never awaited, on top of our error
+        raise TypeError(
+            f"coroutine must be the async function itself, but {name}(...) was called already: "
+            f"write amap({name}, data) instead of amap({name}(...), data)"
+        )
+    if not callable(function):
+        if callable(data):
+            raise TypeError(
+                f"coroutine must be an async function, got {shortened(function)}: the arguments are swapped, "
+                f"write amap({named(data)}, data) with the function first"
+            )
+        if inspect.isawaitable(function) or inspect.isasyncgen(function):
+            raise TypeError(f"coroutine must be the async function itself, got {shortened(function)}: leave out the call's ()")
+        raise TypeError(f"coroutine must be an async function, got {shortened(function)} ({type(function).__name__})")
+    if inspect.isasyncgenfunction(inspect.unwrap(function)):
+        name = named(function)
+        raise TypeError(
+            f"coroutine must be an async function that returns one value, but {name} is an async generator function "
+            f"(it has `yield`): collect its values and return them, as in `return [x async for x in {name}(item)]`"
+        )
+
+
+def check_data(data: object) -> None:
+    """The input."""
+    if isinstance(data, str | bytes | bytearray):
+        raise TypeError(
+            f"data must be an iterable of items, got the {type(data).__name__} {shortened(data)}, whose single characters "
+            "would be the items: write [data] for one item, or list(data) if that is what you want"
+        )
+    if inspect.iscoroutine(data):
+        name = named(data)
+        data.close()
+        raise TypeError(f"data must be an iterable, got the coroutine {name}(...): write `await {name}(...)`")
+    if isinstance(data, Coroutine) or inspect.isawaitable(data):
+        raise TypeError(f"data must be an iterable, got the awaitable {shortened(data)}: await it first")
+    if inspect.isasyncgenfunction(data) or inspect.isgeneratorfunction(data):
+        raise TypeError(f"data must be an iterable, got the generator function {named(data)}: call it, {named(data)}()")
+    if isinstance(data, type):
+        raise TypeError(f"data must be an iterable, got the class {named(data)}: pass an instance of it")
+    if isinstance(data, Iterable | AsyncIterable) or hasattr(type(data), "__getitem__"):
+        return
+    raise TypeError(f"data must be an iterable or an async iterable, got {shortened(data)} ({type(data).__name__})")
+
+
+def _integer(name: str, value: object, rule: str) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be {rule}, got {value!r}: a bool is no number here")
+    try:
+        return as_integer(value)  # type: ignore[arg-type]  # the question is whether it is one
+    except TypeError:
+        fix = f": write {int(value)}" if isinstance(value, float) and value.is_integer() and value >= 1 else ""
+        raise TypeError(f"{name} must be {rule}, got {shortened(value)} ({type(value).__name__}){fix}") from None
+
+
+def check_limit(limit: Any) -> int:
+    """`max_concurrent_tasks`."""
+    rule = "an integer of at least 1"
+    number = _integer("max_concurrent_tasks", limit, rule)
+    if number < 1:
+        raise ValueError(f"max_concurrent_tasks must be {rule}, got {number}: 1 runs one item at a time")
+    return number
+
+
+def check_queue_size(size: Any) -> None:
+    """`max_queue_size`."""
+    _integer("max_queue_size", size, "an integer (0 or less: take no more items ahead than needed)")
+
+
+def check_buffer(buffer: Any) -> int | None:
+    """`buffer`."""
+    if buffer is None:
+        return None
+    rule = "None (choose for me) or an integer of at least 0"
+    number = _integer("buffer", buffer, rule)
+    if number < 0:
+        raise ValueError(f"buffer must be {rule}, got {number}: 0 keeps no finished result waiting beyond the running ones")
+    return number
+
+
+def check_callback(callback: object) -> None:
+    """`callback`."""
+    if callback is None:
+        return
+    if not callable(callback):
+        raise TypeError(f"callback must be None or a function of (index, item), got {shortened(callback)}")
+    if inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None)):
+        raise TypeError(
+            f"callback must be a plain function of (index, item), but {named(callback)} is an async one, and nobody "
+            "would await it: do that work at the end of your mapped function"
+        )
+
+
+def check_switch(name: str, value: object) -> None:
+    """A parameter that is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {shortened(value)} ({type(value).__name__})")

@@ -1,0 +1,68 @@
+"""The item that a worker runs, and what the running function may know of it.
+
+Invariant: a task runs one item at a time, so a task is enough to find it. (A context variable would do too, but it
+would make every worker's context a changed one, and the test for a clean context is nearly free only for empty ones.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+__all__ = ["Call", "Current", "calls", "current"]
+
+
+class Call:
+    """One record per worker, filled in anew for each item."""
+
+    __slots__ = ("attempt", "elapsed", "index", "item", "slot", "started", "task")
+
+    task: asyncio.Task[None]
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+        self.index = -1
+        self.item: Any = None
+        self.attempt = 1
+        self.started = 0.0  # seconds since the start of the run
+        self.elapsed = 0.0
+
+
+calls: Final[dict[asyncio.Task[Any], Call]] = {}
+"""Which item a task runs, over all maps."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The item that the function works on.
+
+    index: the item's position in the input, from 0.
+    attempt: 1 for the first call for this item.
+    slot: which of the concurrent places this is, from 0 and compact: below `max_concurrent_tasks` unless that was
+        lowered meanwhile. Two items that run at the same time never have the same slot.
+    """
+
+    index: int
+    attempt: int
+    slot: int
+
+
+def current() -> Current:
+    """The index, attempt and slot of the item that the calling function works on.
+
+    For the mapped function itself, in its own task (not in a task or thread that it starts). LookupError elsewhere.
+
+    >>> import asyncio
+    >>> from aiomap import amap, current
+    >>> async def numbered(letter: str) -> str:
+    ...     return f"{current().index}{letter}"
+    >>> asyncio.run(amap(numbered, "a b c".split()))
+    ['0a', '1b', '2c']
+    """
+    task = asyncio.current_task()
+    call = None if task is None else calls.get(task)
+    if call is None:
+        raise LookupError("current() was called outside of a function that aiomap runs, or in a task that it started")
+    return Current(call.index, call.attempt, call.slot)

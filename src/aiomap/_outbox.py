@@ -1,0 +1,88 @@
+"""Where a stream's results wait for their consumer.
+
+Invariant: `ready` holds what may be delivered, in the order of delivery; `held() <= spare` unless a worker was just told
+to stop. The two kinds differ in `put` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final
+
+from aiomap._outcome import SKIP
+
+__all__ = ["Ordered", "Outbox"]
+
+_NONE: Final = object()
+
+
+class Outbox:
+    """Results in the order of completion. The engine keeps `spare`, the number that may be held, up to date."""
+
+    __slots__ = ("_waiter", "ready", "spare")
+
+    def __init__(self) -> None:
+        self.ready: deque[Any] = deque()
+        self.spare = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, index: int, value: Any) -> bool:
+        """Takes the result of an item (SKIP: there is none). True when more than `spare` are held now."""
+        if value is not SKIP:
+            self.ready.append(value)
+            if self._waiter is not None:
+                self.wake()
+        return len(self.ready) > self.spare
+
+    def held(self) -> int:
+        """How many results are there and not delivered."""
+        return len(self.ready)
+
+    def wake(self) -> None:
+        """Makes the waiting consumer look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        self._waiter = None
+
+    async def changed(self) -> None:
+        """Waits for `wake`. One consumer at a time: RuntimeError for a second."""
+        if self._waiter is not None:
+            raise RuntimeError("another task waits for this stream's next result already; give each task its own stream")
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        try:
+            await waiter
+        finally:
+            if self._waiter is waiter:
+                self._waiter = None
+
+
+class Ordered(Outbox):
+    """Results in the order of the input: what is out of order waits in `_early`."""
+
+    __slots__ = ("_early", "_next")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._early: dict[int, Any] = {}
+        self._next = 0
+
+    def put(self, index: int, value: Any) -> bool:
+        """Takes the result of an item (SKIP: there is none). True when more than `spare` are held now."""
+        early = self._early
+        if index != self._next:
+            early[index] = value
+        else:
+            while value is not _NONE:
+                if value is not SKIP:
+                    self.ready.append(value)
+                index += 1
+                value = early.pop(index, _NONE) if early else _NONE
+            self._next = index
+            if self._waiter is not None and self.ready:
+                self.wake()
+        return len(self.ready) + len(early) > self.spare
+
+    def held(self) -> int:
+        """How many results are there and not delivered."""
+        return len(self.ready) + len(self._early)

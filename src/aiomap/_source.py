@@ -1,0 +1,130 @@
+"""The input: one shared iterator of `(index, item)` that every worker pulls from.
+
+Invariant: the user's iterable is entered in one context only, never by two at once, and never again after it ended or
+raised. A plain iterable is pulled by whoever has a free slot. An async one is iterated and closed by a single task
+(`AsyncSource.feed`), which stays one item ahead of the free slots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextvars import Context
+from itertools import repeat
+from operator import length_hint
+from typing import Any, Final, Generic, TypeVar, cast
+
+__all__ = ["AsyncSource", "SyncSource"]
+
+T = TypeVar("T")
+
+# Iterators whose `__next__` runs no code of the user's: they need no context of their own, and know what is left.
+_PLAIN: Final = frozenset(type(iter(data)) for data in ([], (), range(0), range(1 << 80), set[Any](), dict[Any, Any]()))
+
+# How many items an async source may hand over before it lets other tasks run.
+_BURST: Final = 64
+
+
+class SyncSource(Generic[T]):
+    """A plain iterable. The workers' `next()` reaches the user's iterator without a Python frame in between."""
+
+    def __init__(self, data: Iterable[T], context: Context) -> None:
+        iterator = context.run(iter, data)
+        self._plain = iterator if type(iterator) in _PLAIN else None
+        pulled = iterator if self._plain is not None else map(context.run, repeat(next), repeat(iterator))
+        self.items: Iterator[tuple[int, T]] = enumerate(cast("Iterator[T]", pulled))
+        self.ended = False
+
+    def available(self, most: int) -> int:
+        """How many of the next `most` items may be there; one at least, until the input was found to be at its end."""
+        if self.ended:
+            return 0
+        return most if self._plain is None else min(most, max(1, length_hint(self._plain)))
+
+    @property
+    def waiting(self) -> int:
+        """Items taken from the input and not handed to a worker: none, a worker takes its own."""
+        return 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether the input itself is being waited for."""
+        return False
+
+    def ran_dry(self) -> None:
+        """A worker found nothing: that is the end."""
+        self.ended = True
+
+    def stop(self) -> None:
+        """Nothing more is taken. (The iterator is left alone, as a `for` loop leaves it.)"""
+        self.ended = True
+
+
+class AsyncSource(Generic[T]):
+    """An async iterable, iterated and closed by `feed` alone; what it has fetched waits here for a worker."""
+
+    def __init__(self, data: AsyncIterable[T], free: Callable[[], int], arrived: Callable[[], None]) -> None:
+        self._data = data
+        self._free = free
+        self._arrived = arrived
+        self._ahead: deque[tuple[int, T]] = deque()
+        self._wanted: asyncio.Future[None] | None = None
+        self.items: Iterator[tuple[int, T]] = self
+        self.ended = False
+        self.pending = False
+
+    def __iter__(self) -> Iterator[tuple[int, T]]:
+        return self
+
+    def __next__(self) -> tuple[int, T]:
+        if not self._ahead:
+            raise StopIteration
+        taken = self._ahead.popleft()
+        if self._wanted is not None and not self._wanted.done():
+            self._wanted.set_result(None)
+        return taken
+
+    def available(self, most: int) -> int:
+        """How many of the next `most` items are there."""
+        return min(most, len(self._ahead))
+
+    @property
+    def waiting(self) -> int:
+        """Items taken from the input and not handed to a worker."""
+        return len(self._ahead)
+
+    def ran_dry(self) -> None:
+        """A worker found nothing: more may come."""
+
+    def stop(self) -> None:
+        """Nothing more is taken. Whoever calls this also cancels the task that runs `feed`, which closes the input."""
+        self.ended = True
+
+    async def feed(self) -> None:
+        """Iterates the input until it ends, raises or is stopped, and closes it in the same task."""
+        iterator = aiter(self._data)
+        try:
+            await self._pull(iterator)
+        finally:
+            self.ended, self.pending = True, False
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _pull(self, iterator: AsyncIterator[T]) -> None:
+        index = 0
+        while not self.ended:
+            self.pending = True
+            try:
+                item = await anext(iterator)
+            except StopAsyncIteration:
+                return
+            self.pending = False
+            self._ahead.append((index, item))
+            index += 1
+            self._arrived()
+            # A free slot takes its item in the next turn of the loop, so such an item is not yet one too many.
+            while not self.ended and len(self._ahead) > min(self._free(), _BURST):
+                self._wanted = asyncio.get_running_loop().create_future()
+                await self._wanted
