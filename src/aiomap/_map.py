@@ -277,7 +277,7 @@ def _succeeded(call: Call, value: Any) -> Any:
     return Outcome(call.index, call.item, value, None, call.attempt, call.started, call.elapsed)
 
 
-def _failed(call: Call, error: Exception, ended: int) -> Any:
+def _failed(call: Call, error: Exception, ended: Callable[[], int]) -> Any:
     return Outcome(call.index, call.item, None, error, call.attempt, call.started, call.elapsed)
 
 

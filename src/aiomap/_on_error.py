@@ -67,14 +67,14 @@ def check_on_error(on_error: object) -> None:
     raise kind(f'on_error must be "raise", "return", "skip" or a Tolerate, got {shortened(on_error)}{fix}')
 
 
-def error_verdict(on_error: OnError, total: int | None) -> Callable[[Call, Exception, int], Any]:
-    """The verdict on a failure, given the item, the exception and how many items have ended with it."""
+def error_verdict(on_error: OnError, total: int | None) -> Callable[[Call, Exception, Callable[[], int]], Any]:
+    """The verdict on a failure, given the item, the exception, and a count of the items that have ended."""
     if isinstance(on_error, Tolerate):
         return _tolerating(on_error, total)
     return {"raise": _raise, "return": _return, "skip": _skip}[on_error]
 
 
-def _raise(call: Call, error: Exception, ended: int) -> Any:
+def _raise(call: Call, error: Exception, ended: Callable[[], int]) -> Any:
     try:
         error.add_note(f"aiomap: item {call.index}: {shortened(call.item)}")
     except Exception:
@@ -83,30 +83,31 @@ def _raise(call: Call, error: Exception, ended: int) -> Any:
     return Halt(error)
 
 
-def _return(call: Call, error: Exception, ended: int) -> Any:
+def _return(call: Call, error: Exception, ended: Callable[[], int]) -> Any:
     return error
 
 
-def _skip(call: Call, error: Exception, ended: int) -> Any:
+def _skip(call: Call, error: Exception, ended: Callable[[], int]) -> Any:
     return SKIP
 
 
-def _tolerating(tolerate: Tolerate, total: int | None) -> Callable[[Call, Exception, int], Any]:
+def _tolerating(tolerate: Tolerate, total: int | None) -> Callable[[Call, Exception, Callable[[], int]], Any]:
     failed = 0
 
-    def allowed(ended: int) -> float:
+    def allowed(ended: Callable[[], int]) -> float:
         if isinstance(tolerate.failures, int):
             return tolerate.failures
         if total is not None:
             return tolerate.failures * total
-        return tolerate.failures * ended if ended >= _FIRST else ended
+        done = ended()
+        return tolerate.failures * done if done >= _FIRST else done
 
-    def verdict(call: Call, error: Exception, ended: int) -> Any:
+    def verdict(call: Call, error: Exception, ended: Callable[[], int]) -> Any:
         nonlocal failed
         failed += 1
         if failed <= allowed(ended):
             return error
-        hopeless = TooManyFailures(failed, ended, repr(tolerate))
+        hopeless = TooManyFailures(failed, ended(), repr(tolerate))
         hopeless.__cause__ = error
         return Halt(hopeless)
 

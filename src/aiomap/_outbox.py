@@ -69,19 +69,29 @@ class Ordered(Outbox):
 
     def put(self, index: int, value: Any) -> bool:
         """Takes the result of an item (SKIP: there is none). True when more than `spare` are held now."""
-        early = self._early
         if index != self._next:
-            early[index] = value
+            self._early[index] = value
+        elif self._early:
+            self._release(index, value)
         else:
-            while value is not _NONE:
-                if value is not SKIP:
-                    self.ready.append(value)
-                index += 1
-                value = early.pop(index, _NONE) if early else _NONE
-            self._next = index
-            if self._waiter is not None and self.ready:
-                self.wake()
-        return len(self.ready) + len(early) > self.spare
+            self._next = index + 1
+            if value is not SKIP:
+                self.ready.append(value)
+                if self._waiter is not None:
+                    self.wake()
+            return len(self.ready) > self.spare
+        return len(self.ready) + len(self._early) > self.spare
+
+    def _release(self, index: int, value: Any) -> None:
+        """What waited for this item, and follows it without a gap, is ready now."""
+        while value is not _NONE:
+            if value is not SKIP:
+                self.ready.append(value)
+            index += 1
+            value = self._early.pop(index, _NONE)
+        self._next = index
+        if self.ready:
+            self.wake()
 
     def held(self) -> int:
         """How many results are there and not delivered."""

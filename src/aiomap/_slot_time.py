@@ -1,7 +1,7 @@
 """Where the time of the slots went, in slot-seconds.
 
 Invariant: the sum over all reasons is the integral of the number of slots over time. Nothing is booked per item: only
-when the number of workers or the reason for a free slot changes.
+when the number of workers, or the reason for a free slot, changes.
 """
 
 from __future__ import annotations
@@ -12,23 +12,20 @@ __all__ = ["SlotTime"]
 class SlotTime:
     """A ledger with one account per reason."""
 
-    __slots__ = ("_seconds", "_since")
-
     def __init__(self) -> None:
-        self._since = 0.0
         self._seconds = dict.fromkeys(("function", "source", "limit", "gate", "backoff", "consumer", "idle"), 0.0)
+        self._since = 0.0
+        self._taken = self._free = 0
+        self._reason = "idle"
 
-    def open(self, now: float) -> None:
-        """Time counts from `now` on."""
-        self._since = now
-
-    def book(self, now: float, taken: int, slots: int, reason: str) -> None:
-        """Since the last call, `taken` of the slots ran an attempt, and the rest were free for this reason."""
+    def book(self, now: float, taken: int, free: int, reason: str) -> None:
+        """From `now` on, `taken` slots run an attempt and the `free` ones do not, for this reason."""
         passed, self._since = now - self._since, now
-        if passed > 0:
-            self._seconds["function"] += passed * taken
-            self._seconds[reason] += passed * max(0, slots - taken)
+        self._seconds["function"] += passed * self._taken
+        self._seconds[self._reason] += passed * self._free
+        self._taken, self._free, self._reason = taken, free, reason
 
-    def seconds(self) -> dict[str, float]:
-        """A copy of the accounts."""
+    def until(self, now: float) -> dict[str, float]:
+        """The accounts, booked up to `now`."""
+        self.book(now, self._taken, self._free, self._reason)
         return dict(self._seconds)

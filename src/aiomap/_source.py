@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextvars import Context
-from itertools import repeat
+from itertools import chain, repeat
 from operator import length_hint
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -33,8 +33,13 @@ class SyncSource(Generic[T]):
         iterator = context.run(iter, data)
         self._plain = iterator if type(iterator) in _PLAIN else None
         pulled = iterator if self._plain is not None else map(context.run, repeat(next), repeat(iterator))
-        self.items: Iterator[tuple[int, T]] = enumerate(cast("Iterator[T]", pulled))
+        # `chain` drops an iterator that has ended, and so never asks it again, however many workers still ask.
+        self.items: Iterator[tuple[int, T]] = chain(enumerate(cast("Iterator[T]", pulled)), self._end())
         self.ended = False
+
+    def _end(self) -> Iterator[tuple[int, T]]:
+        self.ended = True
+        yield from ()
 
     def available(self, most: int) -> int:
         """How many of the next `most` items may be there; one at least, until the input was found to be at its end."""
@@ -46,15 +51,6 @@ class SyncSource(Generic[T]):
     def waiting(self) -> int:
         """Items taken from the input and not handed to a worker: none, a worker takes its own."""
         return 0
-
-    @property
-    def pending(self) -> bool:
-        """Whether the input itself is being waited for."""
-        return False
-
-    def ran_dry(self) -> None:
-        """A worker found nothing: that is the end."""
-        self.ended = True
 
     def stop(self) -> None:
         """Nothing more is taken. (The iterator is left alone, as a `for` loop leaves it.)"""
@@ -72,7 +68,6 @@ class AsyncSource(Generic[T]):
         self._wanted: asyncio.Future[None] | None = None
         self.items: Iterator[tuple[int, T]] = self
         self.ended = False
-        self.pending = False
 
     def __iter__(self) -> Iterator[tuple[int, T]]:
         return self
@@ -94,9 +89,6 @@ class AsyncSource(Generic[T]):
         """Items taken from the input and not handed to a worker."""
         return len(self._ahead)
 
-    def ran_dry(self) -> None:
-        """A worker found nothing: more may come."""
-
     def stop(self) -> None:
         """Nothing more is taken. Whoever calls this also cancels the task that runs `feed`, which closes the input."""
         self.ended = True
@@ -107,7 +99,7 @@ class AsyncSource(Generic[T]):
         try:
             await self._pull(iterator)
         finally:
-            self.ended, self.pending = True, False
+            self.ended = True
             close = getattr(iterator, "aclose", None)
             if close is not None:
                 await close()
@@ -115,12 +107,10 @@ class AsyncSource(Generic[T]):
     async def _pull(self, iterator: AsyncIterator[T]) -> None:
         index = 0
         while not self.ended:
-            self.pending = True
             try:
                 item = await anext(iterator)
             except StopAsyncIteration:
                 return
-            self.pending = False
             self._ahead.append((index, item))
             index += 1
             self._arrived()

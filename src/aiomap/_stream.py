@@ -64,7 +64,7 @@ class Stream(Generic[R]):
         except IndexError:
             result = await self._next()
         if self._engine.full:
-            self._engine.refill()
+            self._engine.fill()
         return result
 
     async def _next(self) -> R:

@@ -7,15 +7,15 @@ asked for is that item's failure; what is not an `Exception` (Ctrl-C, `SystemExi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiomap._call import Call
-from aiomap.errors import ItemCancelled
+from aiomap.errors import CallbackError, ItemCancelled
 
-__all__ = ["NOT_CALLED", "Halt", "Verdicts", "as_failure", "named", "shortened"]
+__all__ = ["NOT_CALLED", "Halt", "Verdicts", "as_failure", "judged", "named", "shortened"]
 
 NOT_CALLED: Final = object()
 """Stands for the awaitable of a call that raised before it returned one."""
@@ -33,13 +33,54 @@ class Verdicts:
     """What is to stand in an item's place in the results (SKIP: nothing).
 
     value: for an item that succeeded; `None` if that is the value itself, which then costs no call.
-    error: for an item that failed, the `ended`-th of all items to end; a `Halt` ends the run instead.
+    error: for an item that failed, given a function that counts the items ended by then; a `Halt` ends the run instead.
     fail_fast: whether an exception of the source cancels what runs.
     """
 
     value: Callable[[Call, Any], Any] | None
-    error: Callable[[Call, Exception, int], Any]
+    error: Callable[[Call, Exception, Callable[[], int]], Any]
     fail_fast: bool
+
+
+class Run(Protocol):
+    """What a verdict needs of the run it is passed in."""
+
+    def elapsed(self) -> float:
+        """Seconds since its start."""
+        ...
+
+    def place(self, index: int, value: Any) -> bool:
+        """Puts a value in an item's place."""
+        ...
+
+    def stop(self, error: BaseException) -> None:
+        """Ends it with this exception."""
+        ...
+
+
+def judged(
+    verdict: Callable[[Call, Any], Any], call: Call, function: Callable[[Any], Awaitable[Any]], run: Run
+) -> tuple[Callable[[Any], Awaitable[Any]], Callable[[int, Any], bool]]:
+    """A worker's function and place for results, when a verdict is to look at every success: they fill in its `call`."""
+
+    def noting(item: Any) -> Awaitable[Any]:
+        call.item = item
+        call.started = run.elapsed()
+        return function(item)
+
+    def judging(index: int, value: Any) -> bool:
+        call.elapsed = run.elapsed() - call.started
+        try:
+            value = verdict(call, value)
+        except Exception as error:
+            broken = CallbackError("callback", index)
+            broken.__cause__ = error
+            run.stop(broken)
+        except BaseException as error:
+            run.stop(error)
+        return run.place(index, value)
+
+    return noting, judging
 
 
 def as_failure(function: object, index: int, error: BaseException, awaitable: object) -> BaseException:
