@@ -1,6 +1,6 @@
 """Apply an async function to many inputs, a few at a time, without overwhelming anyone, and lose nothing.
 
-    pages = await amap(fetch, links, max_concurrent_tasks=10)      # a list, in input order
+pages = await amap(fetch, links, max_concurrent_tasks=10)      # a list, in input order
 """
 
 from __future__ import annotations

@@ -7,13 +7,21 @@ of thing, ValueError for the wrong one of the right kind.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Iterable
 from operator import index as as_integer
 from typing import Any
 
 from aiomap._verdict import named, shortened
 
-__all__ = ["check_buffer", "check_callback", "check_data", "check_function", "check_limit", "check_queue_size", "check_switch"]
+__all__ = [
+    "check_buffer",
+    "check_callback",
+    "check_data",
+    "check_function",
+    "check_limit",
+    "check_queue_size",
+    "check_switch",
+]
 
 
 def check_function(function: object, data: object) -> None:
@@ -32,7 +40,7 @@ def check_function(function: object, data: object) -> None:
                 f"write amap({named(data)}, data) with the function first"
             )
         if inspect.isawaitable(function) or inspect.isasyncgen(function):
-            raise TypeError(f"coroutine must be the async function itself, got {shortened(function)}: leave out the call's ()")
+            raise TypeError(f"coroutine must be the async function itself, got {shortened(function)}: leave out the ()")
         raise TypeError(f"coroutine must be an async function, got {shortened(function)} ({type(function).__name__})")
     if inspect.isasyncgenfunction(inspect.unwrap(function)):
         name = named(function)
@@ -46,14 +54,14 @@ def check_data(data: object) -> None:
     """The input."""
     if isinstance(data, str | bytes | bytearray):
         raise TypeError(
-            f"data must be an iterable of items, got the {type(data).__name__} {shortened(data)}, whose single characters "
+            f"data must be an iterable of items, got the {type(data).__name__} {shortened(data)}, whose characters "
             "would be the items: write [data] for one item, or list(data) if that is what you want"
         )
     if inspect.iscoroutine(data):
         name = named(data)
         data.close()
         raise TypeError(f"data must be an iterable, got the coroutine {name}(...): write `await {name}(...)`")
-    if isinstance(data, Coroutine) or inspect.isawaitable(data):
+    if inspect.isawaitable(data):
         raise TypeError(f"data must be an iterable, got the awaitable {shortened(data)}: await it first")
     if inspect.isasyncgenfunction(data) or inspect.isgeneratorfunction(data):
         raise TypeError(f"data must be an iterable, got the generator function {named(data)}: call it, {named(data)}()")
@@ -95,7 +103,9 @@ def check_buffer(buffer: Any) -> int | None:
     rule = "None (choose for me) or an integer of at least 0"
     number = _integer("buffer", buffer, rule)
     if number < 0:
-        raise ValueError(f"buffer must be {rule}, got {number}: 0 keeps no finished result waiting beyond the running ones")
+        raise ValueError(
+            f"buffer must be {rule}, got {number}: 0 keeps no finished result waiting beyond the running ones"
+        )
     return number
 
 
@@ -105,7 +115,7 @@ def check_callback(callback: object) -> None:
         return
     if not callable(callback):
         raise TypeError(f"callback must be None or a function of (index, item), got {shortened(callback)}")
-    if inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None)):
+    if inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(type(callback).__call__):
         raise TypeError(
             f"callback must be a plain function of (index, item), but {named(callback)} is an async one, and nobody "
             "would await it: do that work at the end of your mapped function"

@@ -13,7 +13,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextvars import copy_context
 from functools import partial, update_wrapper
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar, cast
 
 __all__ = ["in_process", "in_thread"]
 
@@ -38,7 +38,8 @@ def in_thread(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
     executor = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="aiomap")
 
     async def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return await _ended(executor, partial(copy_context().run, _call, function, *args, **kwargs))
+        inside = cast("Callable[[], R]", partial(_call, function, *args, **kwargs))
+        return await _ended(executor, partial(copy_context().run, inside))
 
     return update_wrapper(call, function)
 
@@ -59,7 +60,7 @@ def in_process(function: Callable[P, R], max_workers: int | None = None) -> Call
             pool.append(ProcessPoolExecutor(max_workers, mp_context=multiprocessing.get_context(_START)))
         executor = pool[0]
         try:
-            return await _ended(executor, partial(_call, function, *args, **kwargs))
+            return await _ended(executor, cast("Callable[[], R]", partial(_call, function, *args, **kwargs)))
         except BrokenProcessPool:
             if pool and pool[0] is executor:
                 pool.clear()

@@ -44,12 +44,12 @@ _TICK: Final = 0.1
 
 
 class _Door(asyncio.Future[None]):
-    """What a caller waits on. Cancelling the caller stops the run in that very step, not when the caller gets its turn."""
+    """What a caller waits on. Cancelling the caller stops the run in that step, not when the caller gets its turn."""
 
     engine: Engine
 
     def cancel(self, msg: Any | None = None) -> bool:
-        self.engine.stopped = self.engine.shut = True
+        self.engine.halt()
         return super().cancel(msg)
 
 
@@ -116,12 +116,13 @@ class Engine:
         self._began = self._now()
         self._slot_time.book(self._began, 0, self.limit, "idle")
         apart = self._context.copy()
-        if hasattr(type(self._data), "__aiter__"):
-            source = self._source = AsyncSource(self._data, lambda: self._unstarted, self.fill)
+        # What is both (tqdm's bars are) may wrap something that only its async side can iterate.
+        if isinstance(self._data, AsyncIterable):
+            source = self._source = AsyncSource[Any](self._data, lambda: self._unstarted, self.fill)
             self._feeder = self._task(self._feed(source), apart)
             self._feeder.add_done_callback(self._feeder_gone)
         else:
-            self._source = SyncSource(self._data, apart)
+            self._source = SyncSource[Any](self._data, apart)
         self.started = True
         self._tick()
         self.fill()
@@ -163,11 +164,19 @@ class Engine:
         self._close_source()
         self.pause(False)
 
-    def stop(self, error: BaseException | None = None) -> None:
-        """Nothing starts any more; what runs is cancelled, once. A KeyboardInterrupt or its like outranks other errors."""
-        if error is not None and (self.error is None or isinstance(self.error, Exception) > isinstance(error, Exception)):
-            self.error = error
+    def halt(self) -> None:
+        """Nothing is pulled or started any more."""
         self.stopped = self.shut = True
+        if self.started:
+            self._source.stop()
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """Nothing starts any more; what runs is cancelled, once. A KeyboardInterrupt outranks other errors."""
+        if error is not None and (
+            self.error is None or isinstance(self.error, Exception) > isinstance(error, Exception)
+        ):
+            self.error = error
+        self.halt()
         if not self.started:
             self.ended = True
         elif self.loop.is_running():
@@ -270,17 +279,19 @@ class Engine:
         finally:
             self._starting = False
 
-    async def _work(self, call: Call, context: Context) -> None:
+    # All in one frame: a call per item would cost more than the rest of the loop.
+    async def _work(self, call: Call, context: Context) -> None:  # noqa: C901, PLR0912
         """Runs one item after the other."""
         if self._starting:  # an eager task factory runs us inside of create_task
             await _next_turn()
         self._unstarted -= 1
         call.task.remove_done_callback(self._gone)
         function, listed = self._function, self._outbox is None
-        put = None if self._outbox is None else self._outbox.put
+        put: Callable[[int, Any], bool] | None = None if self._outbox is None else self._outbox.put
         if self._verdicts.value is not None:
             function, put = judged(self._verdicts.value, call, function, self)
-        items, results, skip = self._source.items, self.results, SKIP
+        items, results = self._source.items, self.results
+        skip: object = SKIP
         # An empty context is false when clean, which is free to test. An isolated worker never is clean.
         root = object() if self._isolate else _root(context) if context else None
         cancelling, referents = call.task.cancelling, gc.get_referents

@@ -71,7 +71,7 @@ def amap(
     progress: bool = False,
     isolate: bool = False,
 ) -> Coroutine[Any, Any, list[Any]]:
-    """Applies an async function to every item, `max_concurrent_tasks` at a time; gives a list in the order of the input.
+    """Applies an async function to every item, a few at a time, and gives the results as a list, in input order.
 
     coroutine: the async function, called with one item.
     data: an iterable or async iterable of items, pulled on demand; an endless one never returns. An async iterable that
@@ -115,10 +115,7 @@ def amap(
         isolate=isolate,
         observer=_observer(progress, data),
     )
-    collected = _collect(engine)
-    # The name that Python's warning about a forgotten `await` shows.
-    collected.__name__ = collected.__qualname__ = "amap"
-    return collected
+    return _collect(engine)
 
 
 @overload
@@ -159,8 +156,8 @@ def aimap(
     """Like `amap`, for inputs too long for a list: a `Stream` of the results, in constant memory.
 
     ordered: in the order of the input (no result beyond a failed item is ever given out), or as they are completed.
-    buffer: how many results may wait beyond the running items. At most `buffer + max_concurrent_tasks` items are started
-        and not yet delivered; a slow consumer then stops new starts. `None`: `max(1000, 16 * max_concurrent_tasks)`,
+    buffer: how many results may wait beyond the running items: at most `buffer + max_concurrent_tasks` are started
+        and not yet delivered; then a slow consumer stops new starts. `None`: `max(1000, 16 * max_concurrent_tasks)`,
         because behind a narrow window one slow item leaves most slots idle.
     The rest as for `amap`. With `"raise"`, the results before the failure are given out first.
 
@@ -237,7 +234,7 @@ def run(
         max_concurrent_tasks,
         max_queue_size,
         callback,
-        on_error=on_error,  # type: ignore[arg-type]  # the overloads of amap take the members one by one
+        on_error=on_error,
         progress=progress,
         isolate=isolate,
     )
@@ -274,11 +271,17 @@ def _calling(callback: Callable[[int, Any], object]) -> Callable[[Call, Any], An
 def _succeeded(call: Call, value: Any) -> Any:
     if value is SKIP:
         return SKIP
-    return Outcome(call.index, call.item, value, None, call.attempt, call.started, call.elapsed)
+    outcome: Outcome[Any, Any] = Outcome(
+        call.index, call.item, value, None, call.attempt, call.started, call.elapsed
+    )
+    return outcome
 
 
-def _failed(call: Call, error: Exception, ended: Callable[[], int]) -> Any:
-    return Outcome(call.index, call.item, None, error, call.attempt, call.started, call.elapsed)
+def _failed(call: Call, error: Exception, _: Callable[[], int]) -> Any:
+    outcome: Outcome[Any, Any] = Outcome(
+        call.index, call.item, None, error, call.attempt, call.started, call.elapsed
+    )
+    return outcome
 
 
 def _stream(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, cast, final
 
 from aiomap._call import Call
 from aiomap._outcome import SKIP
@@ -23,7 +23,7 @@ _FIRST = 20
 @final
 @dataclass(frozen=True, slots=True)
 class Tolerate:
-    """`on_error=Tolerate(n)`: goes on like `"return"` up to `n` failures; one more ends a hopeless run with `TooManyFailures`.
+    """`on_error=Tolerate(n)`: like `"return"` up to `n` failures; one more ends the run with `TooManyFailures`.
 
     failures: a count (int, at least 0), or a share (float, above 0 and below 1): of the input if it has a length, else
         of the items done so far, judged from the 20th on.
@@ -44,8 +44,9 @@ class Tolerate:
 
     def __post_init__(self) -> None:
         rule = "Tolerate takes a count (an int of at least 0) or a share (a float above 0 and below 1)"
-        if isinstance(self.failures, bool) or not isinstance(self.failures, int | float):
-            raise TypeError(f"{rule}, got {shortened(self.failures)} ({type(self.failures).__name__})")
+        given: object = cast("object", self.failures)
+        if isinstance(given, bool) or not isinstance(given, int | float):
+            raise TypeError(f"{rule}, got {shortened(given)} ({type(given).__name__})")
         if isinstance(self.failures, int) and self.failures < 0:
             raise ValueError(f"{rule}, got {self.failures}")
         if isinstance(self.failures, float) and not 0 < self.failures < 1:
@@ -74,7 +75,7 @@ def error_verdict(on_error: OnError, total: int | None) -> Callable[[Call, Excep
     return {"raise": _raise, "return": _return, "skip": _skip}[on_error]
 
 
-def _raise(call: Call, error: Exception, ended: Callable[[], int]) -> Any:
+def _raise(call: Call, error: Exception, _: Callable[[], int]) -> Any:
     try:
         error.add_note(f"aiomap: item {call.index}: {shortened(call.item)}")
     except Exception:
@@ -83,11 +84,11 @@ def _raise(call: Call, error: Exception, ended: Callable[[], int]) -> Any:
     return Halt(error)
 
 
-def _return(call: Call, error: Exception, ended: Callable[[], int]) -> Any:
+def _return(_: Call, error: Exception, __: Callable[[], int]) -> Any:
     return error
 
 
-def _skip(call: Call, error: Exception, ended: Callable[[], int]) -> Any:
+def _skip(_: Call, __: Exception, ___: Callable[[], int]) -> Any:
     return SKIP
 
 
@@ -102,7 +103,7 @@ def _tolerating(tolerate: Tolerate, total: int | None) -> Callable[[Call, Except
         done = ended()
         return tolerate.failures * done if done >= _FIRST else done
 
-    def verdict(call: Call, error: Exception, ended: Callable[[], int]) -> Any:
+    def verdict(_: Call, error: Exception, ended: Callable[[], int]) -> Any:
         nonlocal failed
         failed += 1
         if failed <= allowed(ended):

@@ -1,7 +1,7 @@
 """Where a stream's results wait for their consumer.
 
-Invariant: `ready` holds what may be delivered, in the order of delivery; `held() <= spare` unless a worker was just told
-to stop. The two kinds differ in `put` alone.
+Invariant: `ready` holds what may be delivered, in the order of delivery; `held() <= spare`, unless a worker was told
+just now to stop. The two kinds differ in `put` alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Outbox:
         self.spare = 0
         self._waiter: asyncio.Future[None] | None = None
 
-    def put(self, index: int, value: Any) -> bool:
+    def put(self, index: int, value: Any) -> bool:  # noqa: ARG002
         """Takes the result of an item (SKIP: there is none). True when more than `spare` are held now."""
         if value is not SKIP:
             self.ready.append(value)
@@ -48,7 +48,9 @@ class Outbox:
     async def changed(self) -> None:
         """Waits for `wake`. One consumer at a time: RuntimeError for a second."""
         if self._waiter is not None:
-            raise RuntimeError("another task waits for this stream's next result already; give each task its own stream")
+            raise RuntimeError(
+                "another task waits for this stream's next result already; give each task its own stream"
+            )
         self._waiter = waiter = asyncio.get_running_loop().create_future()
         try:
             await waiter

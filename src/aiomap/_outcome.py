@@ -27,7 +27,7 @@ class _Skip:
 
 
 # Typed Never, which fits every return type: a function annotated `-> Page` may return it.
-SKIP: Final[Never] = cast(Never, _Skip())
+SKIP: Final[Never] = cast("Never", _Skip())
 """Returned by your function, it leaves the item out of the results: `amap` gives a shorter list, a stream goes on.
 
 >>> import asyncio
@@ -73,7 +73,9 @@ class Outcome(Generic[T, R]):
 @final
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """One consistent snapshot of a run: `pulled` is the sum of `running, waiting, retrying, done, failed, skipped, cancelled`.
+    """One consistent snapshot of a run.
+
+    `pulled` is the sum of `running`, `waiting`, `retrying`, `done`, `failed`, `skipped` and `cancelled`.
 
     pulled: items taken from the input.
     running: attempts that run at this instant.

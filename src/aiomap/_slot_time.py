@@ -13,7 +13,9 @@ class SlotTime:
     """A ledger with one account per reason."""
 
     def __init__(self) -> None:
-        self._seconds = dict.fromkeys(("function", "source", "limit", "gate", "backoff", "consumer", "idle"), 0.0)
+        self._seconds: dict[str, float] = dict.fromkeys(
+            ("function", "source", "limit", "gate", "backoff", "consumer", "idle"), 0.0
+        )
         self._since = 0.0
         self._taken = self._free = 0
         self._reason = "idle"

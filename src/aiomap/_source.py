@@ -20,7 +20,9 @@ __all__ = ["AsyncSource", "SyncSource"]
 T = TypeVar("T")
 
 # Iterators whose `__next__` runs no code of the user's: they need no context of their own, and know what is left.
-_PLAIN: Final = frozenset(type(iter(data)) for data in ([], (), range(0), range(1 << 80), set[Any](), dict[Any, Any]()))
+_PLAIN: Final[frozenset[type]] = frozenset(
+    type(iter(empty)) for empty in cast("tuple[Iterable[object], ...]", ([], (), range(0), set(), {}))
+)
 
 # How many items an async source may hand over before it lets other tasks run.
 _BURST: Final = 64
@@ -30,11 +32,13 @@ class SyncSource(Generic[T]):
     """A plain iterable. The workers' `next()` reaches the user's iterator without a Python frame in between."""
 
     def __init__(self, data: Iterable[T], context: Context) -> None:
-        iterator = context.run(iter, data)
+        iterator: Iterator[T] = context.run(iter, data)
         self._plain = iterator if type(iterator) in _PLAIN else None
-        pulled = iterator if self._plain is not None else map(context.run, repeat(next), repeat(iterator))
+        pulled = iterator
+        if self._plain is None:
+            pulled = cast("Iterator[T]", map(cast("Any", context.run), repeat(next), repeat(iterator)))
         # `chain` drops an iterator that has ended, and so never asks it again, however many workers still ask.
-        self.items: Iterator[tuple[int, T]] = chain(enumerate(cast("Iterator[T]", pulled)), self._end())
+        self.items: Iterator[tuple[int, T]] = chain(enumerate(pulled), self._end())
         self.ended = False
 
     def _end(self) -> Iterator[tuple[int, T]]:
@@ -53,7 +57,7 @@ class SyncSource(Generic[T]):
         return 0
 
     def stop(self) -> None:
-        """Nothing more is taken. (The iterator is left alone, as a `for` loop leaves it.)"""
+        """Takes nothing more. The iterator is left alone, as a `for` loop leaves it."""
         self.ended = True
 
 
@@ -90,7 +94,7 @@ class AsyncSource(Generic[T]):
         return len(self._ahead)
 
     def stop(self) -> None:
-        """Nothing more is taken. Whoever calls this also cancels the task that runs `feed`, which closes the input."""
+        """Takes nothing more. Whoever calls this also cancels the task that runs `feed`, which closes the input."""
         self.ended = True
 
     async def feed(self) -> None:

@@ -99,7 +99,9 @@ class Stream(Generic[R]):
         """
         engine = self._engine
         if engine.runs(asyncio.current_task()):
-            raise RuntimeError("aclose() was called by the function that the stream maps, and would wait for itself; use drain()")
+            raise RuntimeError(
+                "aclose() was called by the function that the stream maps, and would wait for itself; use drain()"
+            )
         if not engine.ended:
             engine.stop()
             await engine.finish()

@@ -61,7 +61,7 @@ class Run(Protocol):
 def judged(
     verdict: Callable[[Call, Any], Any], call: Call, function: Callable[[Any], Awaitable[Any]], run: Run
 ) -> tuple[Callable[[Any], Awaitable[Any]], Callable[[int, Any], bool]]:
-    """A worker's function and place for results, when a verdict is to look at every success: they fill in its `call`."""
+    """A worker's function and place for results, when a verdict is to look at every success; they fill in `call`."""
 
     def noting(item: Any) -> Awaitable[Any]:
         call.item = item

@@ -1,7 +1,7 @@
 """Every exception that is aiomap's own.
 
-Invariant: an exception of the user's function or source is never wrapped in one of these. They stand for what only a
-map can know: that an item cancelled itself, that a callback broke, that a run became hopeless, that an extra is missing.
+Invariant: an exception of the user's function or source is never wrapped in one of these. They stand for what
+only a map can know: an item cancelled itself, a callback broke, a run became hopeless, an extra is missing.
 Bad arguments are plain `TypeError` and `ValueError`.
 """
 
@@ -15,7 +15,7 @@ class AiomapError(Exception):
 
 
 class ItemCancelled(AiomapError):
-    """An item raised `CancelledError` although nobody cancelled the map: that item's failure, with the original as its cause.
+    """An item raised `CancelledError` although nobody cancelled the map: its failure, with the original as the cause.
 
     index: the item's position in the input, from 0.
     """
@@ -56,7 +56,9 @@ class TooManyFailures(AiomapError):
         self.allowed = allowed
 
     def __str__(self) -> str:
-        return f"{self.failed} of {self.done} items failed, more than on_error={self.allowed} allows; the run was stopped"
+        return (
+            f"{self.failed} of {self.done} items failed, more than on_error={self.allowed} allows; the run was stopped"
+        )
 
 
 class MissingExtra(AiomapError, ImportError):

@@ -20,7 +20,7 @@ _EVERY: Final = 30.0
 
 
 def progress_bar(total: int | None) -> Observer:
-    """A tqdm bar on a terminal or in a notebook, else a line every 30 seconds; `total` items, `None` if nobody knows."""
+    """A tqdm bar on a terminal or in a notebook, else a line every 30 seconds. `total` is `None` if nobody knows it."""
     try:
         from tqdm.auto import tqdm
     except ImportError:
@@ -70,4 +70,5 @@ class _Lines:
         ended = _ended(stats)
         of = "" if self._total is None else f"/{self._total}"
         rate = f" per_second={ended / passed:.1f}" if passed else ""
-        print(f"aiomap ended={ended}{of} failed={stats.failed} running={stats.running}{rate}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"aiomap ended={ended}{of} failed={stats.failed} running={stats.running}{rate}\n")
+        sys.stderr.flush()

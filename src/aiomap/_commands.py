@@ -1,0 +1,252 @@
+"""The command line: what may be typed, and what is said when it was typed wrong.
+
+Invariant: nothing but click is imported before a command runs, so `--help` is there at once. Whatever is wrong is said
+before the output file is touched.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import shlex
+import stat
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import click
+
+if TYPE_CHECKING:
+    from aiomap._sitting import Sitting
+
+__all__ = ["INTERRUPTED", "aiomap"]
+
+INTERRUPTED: Final = 130
+"""The exit code after Ctrl-C."""
+
+_FAILURES: Final = 1
+_REFUSED: Final = 2
+_IO_FAILED: Final = 6
+# As for a program that a closed pipe kills.
+_BROKEN_PIPE: Final = 141
+
+# Open files beside the connections.
+_SPARE_FILES: Final = 64
+
+
+class _Refused(click.ClickException):
+    exit_code = _REFUSED
+
+
+class _IoFailed(click.ClickException):
+    exit_code = _IO_FAILED
+
+
+class _Count(click.ParamType):
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            count = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number; write how many at once, as in -j 10", param, ctx)
+        if count < 1:
+            self.fail(f"{count} at once would fetch nothing; the least is 1, which is one after the other", param, ctx)
+        return count
+
+
+class _Seconds(click.ParamType):
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number of seconds; write --timeout 60 or --timeout 0.5", param, ctx)
+        if not 0 < seconds < math.inf:
+            self.fail(f"{value} is no time to wait; write seconds above 0, as in --timeout 60", param, ctx)
+        return seconds
+
+
+class _Size(click.ParamType):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        number, unit = value[:-1], value[-1:].upper()
+        if unit not in _UNITS:
+            number, unit = value, ""
+        if not (number.isascii() and number.isdigit() and int(number)):
+            self.fail(f"{value!r} is no size; write bytes, or K, M or G of them: --max-body 16M", param, ctx)
+        return int(number) * _UNITS.get(unit, 1)
+
+
+_UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="aiomap", message="%(prog)s %(version)s")
+def aiomap() -> None:
+    """Run one thing for many inputs, a few at a time."""
+
+
+@aiomap.command()
+@click.argument("source", metavar="INPUT")
+@click.option("-o", "--output", metavar="FILE", required=True, help="Where the results go, JSON Lines; - is stdout.")
+@click.option(
+    "-j",
+    "--max-concurrent-tasks",
+    type=_Count(),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How many links are fetched at once.",
+)
+@click.option(
+    "--timeout",
+    type=_Seconds(),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long one link may take in all.",
+)
+@click.option(
+    "--max-body",
+    type=_Size(),
+    default="16M",
+    show_default=True,
+    metavar="SIZE",
+    help="The largest page that is taken, decompressed.",
+)
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
+def fetch(  # noqa: PLR0913  (one parameter for each thing that may be typed)
+    source: str, output: str, max_concurrent_tasks: int, timeout: float, max_body: int, *, force: bool, quiet: bool
+) -> int:
+    """Fetch the pages behind a list of links.
+
+    INPUT is a text file with a link on each line, or - for standard input. Every link gives one line of JSON in FILE,
+    written as soon as it is there: the page, or the error and its class.
+
+    \b
+      aiomap fetch links.txt -o pages.jsonl -j 20
+      grep '^https:' links.txt | aiomap fetch - -o pages.jsonl
+
+    Ctrl-C stops: what is in flight is finished, and what is done is safe.
+
+    Exit status: 0 all links were fetched, 1 some failed, 2 wrong usage or input, 6 FILE could not be written,
+    130 stopped by Ctrl-C.
+    """
+    from aiomap.errors import MissingExtra  # noqa: PLC0415  (see the invariant)
+
+    _allow_open_files(max_concurrent_tasks)
+    with _open_input(source) as file:
+        try:
+            from aiomap._sitting import Sitting  # noqa: PLC0415
+            from aiomap.fetch import Fetcher  # noqa: PLC0415
+            from aiomap.lines import lines_of  # noqa: PLC0415
+
+            sitting = Sitting(lines_of(file), max_concurrent_tasks, Fetcher(timeout, max_body), quiet=quiet)
+        except MissingExtra as error:
+            raise _Refused(str(error)) from error
+        return _finish(sitting, _open_output(output, file, force=force), source, output, quiet=quiet)
+
+
+def _finish(sitting: Sitting, descriptor: int, source: str, output: str, *, quiet: bool) -> int:
+    """Runs the sitting; says how it went; gives the exit code."""
+    from aiomap._output import WriteFailed  # noqa: PLC0415
+
+    unread: OSError | None = None
+    try:
+        sitting.run(descriptor)
+    except WriteFailed as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            return _BROKEN_PIPE
+        raise _IoFailed(
+            f"cannot write {_shown(output)}: {_reason(error.__cause__)}. It holds what was fetched before, "
+            "and its last line may be cut short"
+        ) from error
+    except OSError as error:
+        unread = error
+    if not quiet:
+        with suppress(OSError):  # a terminal that is gone must not change the exit code
+            click.echo(sitting.summary.text(sitting.seconds, output, stopped=sitting.interrupts > 0), err=True)
+    if unread is not None:
+        raise _IoFailed(f"cannot read on in {_shown(source)}: {_reason(unread)}") from unread
+    if sitting.interrupts:
+        return INTERRUPTED
+    return _FAILURES if sitting.summary.failed else 0
+
+
+def _open_input(source: str) -> BinaryIO:
+    if source == "-":
+        if sys.stdin is None:
+            raise _Refused("standard input is closed")
+        return sys.stdin.buffer
+    if source.lower().startswith(("http://", "https://")):
+        raise _Refused(
+            f"INPUT is a file with a link on each line, not a link; write  echo {_shown(shlex.quote(source))} | aiomap fetch - ..."
+        )
+    try:
+        return open(source, "rb")  # noqa: SIM115  (the caller closes it)
+    except OSError as error:
+        raise _Refused(f"cannot read {_shown(source)}: {_reason(error)}") from error
+
+
+def _open_output(output: str, source: BinaryIO, *, force: bool) -> int:
+    from aiomap._output import open_output  # noqa: PLC0415
+
+    if output == "-":
+        if sys.stdout is None:
+            raise _Refused("standard output is closed")
+        return os.dup(sys.stdout.fileno())
+    if _is_same_file(output, source):
+        raise _Refused(f"{_shown(output)} is the input itself; name another file with -o")
+    try:
+        return open_output(output, force=force)
+    except FileExistsError as error:
+        raise _Refused(
+            f"{_shown(output)} exists, and is not overwritten; name another file with -o, or add --force to lose what is in it"
+        ) from error
+    except FileNotFoundError as error:
+        folder = _shown(shlex.quote(os.path.dirname(output)))
+        raise _Refused(f"cannot write {_shown(output)}: its folder does not exist; make it with  mkdir -p {folder}") from error
+    except OSError as error:
+        raise _Refused(f"cannot write {_shown(output)}: {_reason(error)}") from error
+
+
+def _is_same_file(output: str, source: BinaryIO) -> bool:
+    try:
+        there = os.stat(output)
+    except OSError:
+        return False
+    return stat.S_ISREG(there.st_mode) and os.path.samestat(there, os.fstat(source.fileno()))
+
+
+def _allow_open_files(connections: int) -> None:
+    """Raises the limit of open files, 256 or 1,024 on many systems, for each connection is one of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Beyond some number, which not every system tells, raising it fails.
+    for limit in (1 << 16, 10_240):
+        wanted = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        if wanted > soft:
+            with suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                soft = wanted
+    if connections + _SPARE_FILES > soft:
+        raise _Refused(
+            f"-j {connections} needs as many open files, and this system allows {soft}: "
+            f"write -j {max(1, soft - _SPARE_FILES)} at most, or raise the limit with  ulimit -n"
+        )
+
+
+def _reason(error: BaseException | None) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _shown(text: str) -> str:
+    from aiomap._foreign import printable  # noqa: PLC0415
+
+    return printable(text)

@@ -1,0 +1,51 @@
+"""Text that came from outside: what of it may be shown.
+
+Invariant: what has passed `printable` cannot move a cursor, change a colour or write right to left; what has passed
+`redacted` holds no password and no token of a URL.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote_plus
+
+__all__ = ["printable", "redacted"]
+
+_SECRET: Final = frozenset(
+    ["key", "api_key", "apikey", "token", "access_token", "auth", "secret", "password", "pwd", "sig", "signature"]
+    + ["session", "code"]
+)
+# These make a secret of any name that ends in them: client_secret, X-Amz-Signature.
+_SECRET_END: Final = ("_key", "_token", "_secret", "_password", "_pwd", "_sig", "_signature")
+
+_USERINFO: Final = re.compile(r"//[^\s?#]*@")
+_PARAMETER: Final = re.compile(r"([?&;#])([^=&;#\s]+)=([^&#\s]*)")
+
+
+def printable(text: str) -> str:
+    """The text with each character that is not printable replaced by U+FFFD.
+
+    >>> printable("red: \\x1b[31m")
+    'red: \N{REPLACEMENT CHARACTER}[31m'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def redacted(text: str) -> str:
+    """The text with userinfo, and the values of query parameters that are named like secrets, masked.
+
+    It masks rather too much than too little: up to the last `@` of a path, up to the next space of a value.
+
+    >>> redacted("from http://me:pw@host/?page=2&token=abc to ?api%5Fkey=1")
+    'from http://***@host/?page=2&token=*** to ?api%5Fkey=***'
+    """
+    return _PARAMETER.sub(_masked, _USERINFO.sub("//***@", text))
+
+
+def _masked(parameter: re.Match[str]) -> str:
+    mark, written, _ = parameter.groups()
+    name = unquote_plus(written).strip().lower().replace("-", "_")
+    if name in _SECRET or name.endswith(_SECRET_END):
+        return f"{mark}{written}=***"
+    return parameter.group()

@@ -1,0 +1,149 @@
+"""One sitting of `aiomap fetch`: from the lines of the input to the lines of the output.
+
+Invariant: a link that was fetched, or failed, has its line in the output, however the sitting ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, final
+
+from aiomap._map import aoutcomes
+from aiomap._outcome import SKIP, Outcome
+from aiomap._output import JsonLines, encoded
+from aiomap._summary import Summary, counted
+from aiomap.fetch import Fetcher, Page, failure, record
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+
+    from aiomap.lines import Line
+
+__all__ = ["Sitting"]
+
+# Host names are looked up in threads, as many at once as links are fetched, up to this many. asyncio's own few would
+# let a list of many hosts wait for them.
+_MOST_LOOKUPS: Final = 100
+
+
+@final
+class Sitting:
+    """Fetches all lines, so many at a time; `run` does it.
+
+    The first Ctrl-C lets no link start any more and finishes those in flight, the second cancels them, the third ends
+    the process where it stands.
+
+    Raises `MissingExtra` if there is to be a progress bar, and no tqdm for it.
+    """
+
+    def __init__(
+        self,
+        lines: Iterable[Line] | AsyncIterable[Line],
+        max_concurrent_tasks: int,
+        fetcher: Fetcher,
+        *,
+        quiet: bool,
+    ) -> None:
+        self.summary = Summary()
+        self.interrupts = 0
+        self.seconds = 0.0
+        self._fetcher = fetcher
+        self._quiet = quiet or sys.stderr is None
+        self._lookups = min(max_concurrent_tasks, _MOST_LOOKUPS)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._recording: asyncio.Task[Any] | None = None
+        # Bodies may be large: not many may wait to be written.
+        self._outcomes = aoutcomes(
+            self._fetch, lines, max_concurrent_tasks, buffer=max_concurrent_tasks, progress=not self._quiet
+        )
+
+    def run(self, descriptor: int) -> None:
+        """Writes to the descriptor, and closes it. Raises `WriteFailed`, and `OSError` if the input cannot be read."""
+        began = time.monotonic()
+        try:
+            with _on_interrupt(self._interrupted):
+                asyncio.run(self._run(descriptor))
+        finally:
+            self.seconds = time.monotonic() - began
+
+    async def _run(self, descriptor: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(self._lookups, "aiomap-lookup"))
+        async with JsonLines(descriptor) as output, self._fetcher, self._outcomes:
+            self._recording = task = asyncio.current_task()
+            try:
+                await self._record(output)
+            except asyncio.CancelledError:
+                if task is None or self.interrupts < 2:
+                    raise
+                task.uncancel()
+                await self._outcomes.aclose()
+                await self._record(output)
+            finally:
+                self._recording = None
+
+    async def _fetch(self, line: Line) -> Page:
+        # A line that was read ahead from a pipe would still be started after Ctrl-C.
+        return SKIP if self.interrupts else await self._fetcher.fetch(line)
+
+    async def _record(self, output: JsonLines) -> None:
+        async for outcome in self._outcomes:
+            self._count(outcome)
+            await output.write(encoded(record(outcome)))
+
+    def _count(self, outcome: Outcome[Line, Page]) -> None:
+        if outcome.error is None:
+            self.summary.add_success(outcome.elapsed)
+        else:
+            failed = failure(outcome.error)
+            self.summary.add_failure(failed.kind, outcome.item.number, failed.message, outcome.elapsed)
+
+    def _interrupted(self) -> None:
+        """Called in a signal handler, at any moment."""
+        self.interrupts += 1
+        if self.interrupts > 2:
+            os._exit(128 + signal.SIGINT)
+        if self._loop is None:
+            raise KeyboardInterrupt
+        with suppress(RuntimeError):  # the loop is closed: it is all over anyway
+            self._loop.call_soon_threadsafe(self._drain if self.interrupts == 1 else self._cancel)
+
+    def _drain(self) -> None:
+        self._outcomes.drain()
+        running = counted(self._outcomes.stats.running, "link")
+        self._say(f"aiomap: stopping. No more links are started, {running} in flight will be finished.")
+        self._say("aiomap: Ctrl-C once more cancels them; what is done is safe in either case.")
+
+    def _cancel(self) -> None:
+        self._say("aiomap: cancelling what is in flight. Ctrl-C once more ends the process at once.")
+        if self._recording is not None:
+            self._recording.cancel()
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            from tqdm import tqdm  # noqa: PLC0415  (an extra; the bar has been drawn, so it is there)
+
+            tqdm.write(text, file=sys.stderr)
+
+
+@contextmanager
+def _on_interrupt(react: Callable[[], None]) -> Iterator[None]:
+    """Calls `react` on Ctrl-C, unless the process was told to ignore it, as those are that a script starts with `&`.
+
+    It is called between two bytecodes of the main thread, so even a blocked event loop cannot keep it from ending.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: react())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,122 @@
+"""What happens in one run of a map: the call's arguments, and how input, items and consumer behave.
+
+Invariant: a scenario depends on its seed alone. All randomness is drawn here and none while it runs.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+__all__ = ["Consumer", "Ending", "Item", "Scenario", "draw"]
+
+Verb: TypeAlias = Literal["amap", "aimap", "aoutcomes"]
+Source: TypeAlias = Literal["list", "iterator", "async iterator"]
+Policy: TypeAlias = Literal["raise", "return", "skip"]
+
+
+class Ending(StrEnum):
+    """What an item does after its sleeps, or when it is cancelled."""
+
+    RETURNS = "returns"
+    RAISES = "raises ValueError"
+    RAISES_CANCELLED = "raises a CancelledError of its own"
+    SWALLOWS = "swallows a cancel, sleeps and returns"
+    RAISES_WHEN_CANCELLED = "turns a cancel into a LookupError"
+    STOPS_ASYNC = "raises StopAsyncIteration"
+    STOPS_AT_CALL = "raises StopIteration before it returned an awaitable"
+    CLEANS_UP = "sleeps in its cleanup"
+    CANCELS_ITSELF_AND_SLEEPS = "cancels its own task, then sleeps"
+    CANCELS_ITSELF_AND_RETURNS = "cancels its own task, then returns"
+    SETS_VARIABLE = "sets a context variable"
+    SETS_EQUAL_VALUE = "sets a context variable to an equal, but other, value"
+    SKIPS = "returns SKIP"
+    NOT_AWAITABLE = "returns something that cannot be awaited"
+    INTERRUPTS = "raises KeyboardInterrupt"
+
+
+class Consumer(StrEnum):
+    """How the results of a stream are taken."""
+
+    QUICK = "takes all at once"
+    SLOW = "sleeps after each"
+    BREAKS = "leaves early"
+    GOES_ON = "catches a cancel and goes on"
+    DRAINS = "calls drain() early"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """sleeps: seconds, one after the other; busy: seconds for which it then holds up the loop."""
+
+    sleeps: tuple[int, ...]
+    ending: Ending
+    busy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """The arguments of the call, and how everything behaves.
+
+    source_sleeps: seconds before each item of an async source; `None` if it never suspends.
+    source_fails_at: it raises in the place of this item; `None` if it ends well.
+    leaves_at: after how many results the consumer breaks or drains.
+    """
+
+    verb: Verb
+    ordered: bool
+    limit: int
+    buffer: int | None
+    on_error: Policy
+    isolate: bool
+    callback: bool
+    caller_has_variables: bool
+    source: Source
+    source_sleeps: int | None
+    source_fails_at: int | None
+    source_sets_variable: bool
+    source_cleans_up: bool
+    consumer: Consumer
+    leaves_at: int
+    items: tuple[Item, ...]
+
+    def hands_over(self) -> int:
+        """How many items the source has to give."""
+        return len(self.items) if self.source_fails_at is None else self.source_fails_at
+
+
+def draw(seed: int) -> Scenario:
+    """The scenario of a seed.
+
+    Each has a few kinds of ending only: with all of them at once, the first failure would end every run early.
+    """
+    dice = random.Random(seed)
+    kinds = [Ending.RETURNS, *dice.choices(tuple(Ending), [1 if e is Ending.INTERRUPTS else 4 for e in Ending], k=3)]
+    items = tuple(_item(dice, kinds) for _ in range(dice.randint(0, 9)))
+    source = dice.choice(("list", "iterator", "async iterator", "async iterator"))
+    verb = dice.choice(("amap", "aimap", "aimap", "aoutcomes"))
+    return Scenario(
+        verb=verb,
+        ordered=dice.random() < 0.6,
+        limit=dice.randint(1, 4),
+        buffer=dice.choice((None, 0, 1, 2)),
+        on_error="return" if verb == "aoutcomes" else dice.choice(("raise", "raise", "return", "skip")),
+        isolate=dice.random() < 0.2,
+        callback=dice.random() < 0.3,
+        caller_has_variables=dice.random() < 0.5,
+        source=source,
+        source_sleeps=dice.choice((None, 0, 1, 2)),
+        source_fails_at=dice.randint(0, len(items)) if source != "list" and dice.random() < 0.2 else None,
+        source_sets_variable=dice.random() < 0.5,
+        source_cleans_up=dice.random() < 0.5,
+        consumer=dice.choice(tuple(Consumer)),
+        leaves_at=dice.randint(0, 4),
+        items=items,
+    )
+
+
+def _item(dice: random.Random, kinds: list[Ending]) -> Item:
+    sleeps = tuple(dice.choice((0, 1, 1, 2)) for _ in range(dice.randint(0, 3)))
+    return Item(sleeps, dice.choice(kinds), busy=dice.choice((0.0, 0.0, 0.0, 0.02)))
