@@ -152,12 +152,28 @@ def test_a_timer_that_was_cancelled_takes_no_time() -> None:
 
 def test_timers_that_were_cancelled_do_not_pile_up() -> None:
     async def main() -> int:
+        asyncio.get_running_loop().call_later(1, print)  # the first to fire is none of those
         for _ in range(5_000):
             async with asyncio.timeout(DAY):
                 await asyncio.sleep(0)
         return sum(isinstance(thing, asyncio.TimerHandle) for thing in gc.get_objects())
 
     assert simulate(main) < 500
+
+
+def test_timers_keep_their_order_when_most_of_them_are_cancelled() -> None:
+    async def main() -> list[int]:
+        order: list[int] = []
+        delays = random.Random(5).sample(range(1000), 1000)
+        timers = [asyncio.get_running_loop().call_later(delay, order.append, delay) for delay in delays]
+        for timer in timers[100:]:
+            timer.cancel()
+        await asyncio.sleep(DAY)
+        assert sorted(order) == sorted(delays[:100])
+        return order
+
+    order = simulate(main)
+    assert order == sorted(order)
 
 
 def test_all_orders_of_four_ready_tasks_appear() -> None:
@@ -288,6 +304,15 @@ def test_a_deadlock_names_the_tasks_and_the_places_where_they_wait() -> None:
     assert second.lstrip().startswith("second: forever (test_simloop.py:")
 
 
+def test_a_deadlock_is_not_hidden_by_what_reached_the_exception_handler() -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(divmod, 1, 0)
+        await forever()
+
+    with pytest.raises(Deadlock):
+        simulate(main)
+
+
 def test_a_sleep_without_end_is_a_deadlock() -> None:
     with pytest.raises(Deadlock):
         simulate(asyncio.sleep(float("inf")))
@@ -312,15 +337,23 @@ def test_a_callback_that_calls_itself_for_ever_is_a_livelock() -> None:
             loop.call_soon(again)
 
         again()
-        await asyncio.sleep(1)
+        try:
+            await asyncio.sleep(1)
+        finally:
+            await asyncio.sleep(0)
+            ended.append("main")
 
+    ended: list[str] = []
     with pytest.raises(Livelock):
         simulate(main, max_steps=1000)
+    assert ended == ["main"]
 
 
 def test_as_many_steps_as_are_allowed_are_no_livelock() -> None:
     async def main() -> None:
         for _ in range(99):
+            for _ in range(5):
+                asyncio.get_running_loop().call_soon(int)
             await asyncio.sleep(1)
 
     simulate(main, max_steps=100)
@@ -426,6 +459,17 @@ def test_timers_are_late_when_time_passed_while_code_ran() -> None:
     assert ended == [1, 2, 9]
 
 
+def test_timers_that_are_late_fire_in_the_order_of_their_deadlines() -> None:
+    async def main() -> tuple[int, ...]:
+        task = asyncio.create_task(order_of_timers(3, 1, 4, 2))
+        await asyncio.sleep(0.5)
+        this_loop().advance(DAY)
+        return await task
+
+    for seed in MANY_SEEDS:
+        assert simulate(main, seed) == (1, 3, 0, 2)
+
+
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
 def test_time_can_only_be_advanced_by_a_number_that_is_not_negative(seconds: float) -> None:
     async def main() -> None:
@@ -505,6 +549,8 @@ def test_what_a_function_in_an_executor_raises_comes_out_of_the_await() -> None:
     async def main() -> None:
         with pytest.raises(ZeroDivisionError):
             await asyncio.to_thread(divmod, 1, 0)
+        with pytest.raises(SystemExit):
+            await asyncio.to_thread(sys.exit)
         assert this_loop() is loop
 
     loop = SimLoop()
@@ -514,9 +560,10 @@ def test_what_a_function_in_an_executor_raises_comes_out_of_the_await() -> None:
 def test_a_function_in_an_executor_goes_on_after_a_cancel() -> None:
     async def main() -> list[int]:
         done: list[int] = []
-        (task,) = await started(asyncio.to_thread(done.append, 1))
-        task.cancel()
-        await asyncio.wait([task])
+        tasks = await started(asyncio.to_thread(done.append, 1), asyncio.to_thread(divmod, 1, 0))
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         assert not done
         await asyncio.sleep(1)
         return done
@@ -587,8 +634,10 @@ def test_an_exception_that_nobody_can_retrieve_any_more_is_noticed_at_once() -> 
         raise ValueError
 
     async def main() -> None:
-        await started(fail(), asyncio.to_thread(divmod, 1, 0))
-        await asyncio.sleep(1)
+        await started(fail())
+        futures = [asyncio.get_running_loop().run_in_executor(None, divmod, 1, 0)]
+        await asyncio.wait(futures)
+        del futures
         assert len(this_loop().unhandled) == 2
 
     simulate(main, allow_unhandled=True)
@@ -669,8 +718,15 @@ def test_tasks_that_are_left_over_are_cancelled_and_awaited_outside_of_the_recor
         try:
             await forever()
         finally:
+            strays.append(asyncio.create_task(last_will()))
             await asyncio.sleep(DAY)
             ended.append("work")
+
+    async def last_will() -> None:
+        try:
+            await asyncio.sleep(99 * DAY)
+        finally:
+            ended.append("last will")
 
     async def numbers() -> AsyncGenerator[int]:
         try:
@@ -684,11 +740,12 @@ def test_tasks_that_are_left_over_are_cancelled_and_awaited_outside_of_the_recor
         return loop.steps, loop.trace
 
     ended: list[str] = []
+    strays: list[asyncio.Task[None]] = []
     generator = numbers()
     loop = SimLoop()
     loop.before_step = print
     steps, trace = loop.run(main, allow_leaks=True)
-    assert ended == ["work", "numbers"]
+    assert ended == ["work", "last will", "numbers"]
     assert (loop.steps, loop.trace) == (steps, trace)
     assert loop.is_closed()
 
@@ -795,6 +852,25 @@ def test_a_simulation_inside_of_a_running_loop_is_refused() -> None:
             simulate(everything)
 
     simulate(main)
+
+
+def test_tasks_keep_the_names_that_they_are_given_and_others_are_numbered_in_each_run() -> None:
+    async def main() -> list[str]:
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(asyncio.sleep(1), name="own"), asyncio.create_task(asyncio.sleep(1), name="mine")]
+        tasks += [asyncio.create_task(asyncio.sleep(1)), loop.create_task(asyncio.sleep(1))]
+        await asyncio.wait(tasks)
+        return [task.get_name() for task in tasks]
+
+    assert simulate(main) == simulate(main) == ["own", "mine", "Task-4", "Task-5"]
+
+
+def test_a_loop_that_is_stopped_before_it_runs_makes_one_turn() -> None:
+    loop = SimLoop()
+    loop.stop()
+    loop.run_forever()
+    assert loop.time() == 0
+    loop.close()
 
 
 def test_runner_takes_the_loop() -> None:

@@ -13,21 +13,20 @@ import shlex
 import stat
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
 if TYPE_CHECKING:
     from aiomap._sitting import Sitting
 
-__all__ = ["INTERRUPTED", "aiomap"]
-
-INTERRUPTED: Final = 130
-"""The exit code after Ctrl-C."""
+__all__ = ["aiomap"]
 
 _FAILURES: Final = 1
 _REFUSED: Final = 2
 _IO_FAILED: Final = 6
+_INTERRUPTED: Final = 130
 # As for a program that a closed pipe kills.
 _BROKEN_PIPE: Final = 141
 
@@ -43,47 +42,34 @@ class _IoFailed(click.ClickException):
     exit_code = _IO_FAILED
 
 
-class _Count(click.ParamType):
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            count = int(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a whole number; write how many at once, as in -j 10", param, ctx)
-        if count < 1:
-            self.fail(f"{count} at once would fetch nothing; the least is 1, which is one after the other", param, ctx)
-        return count
+def _count(_: click.Context, __: click.Parameter, value: str) -> int:
+    try:
+        count = int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a whole number; write how many at once, as in -j 10") from None
+    if count < 1:
+        raise click.BadParameter(f"{count} at once would fetch nothing; the least is 1, one after the other")
+    return count
 
 
-class _Seconds(click.ParamType):
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            seconds = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number of seconds; write --timeout 60 or --timeout 0.5", param, ctx)
-        if not 0 < seconds < math.inf:
-            self.fail(f"{value} is no time to wait; write seconds above 0, as in --timeout 60", param, ctx)
-        return seconds
+def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a number of seconds; write it as in --timeout 60") from None
+    if not 0 < seconds < math.inf:
+        raise click.BadParameter(f"{value} is no time to wait; write seconds above 0, as in --timeout 60")
+    return seconds
 
 
-class _Size(click.ParamType):
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        number, unit = value[:-1], value[-1:].upper()
-        if unit not in _UNITS:
-            number, unit = value, ""
-        if not (number.isascii() and number.isdigit() and int(number)):
-            self.fail(f"{value!r} is no size; write bytes, or K, M or G of them: --max-body 16M", param, ctx)
-        return int(number) * _UNITS.get(unit, 1)
+def _size(_: click.Context, __: click.Parameter, value: str) -> int:
+    number, unit = (value[:-1], value[-1].upper()) if value[-1:].upper() in _UNITS else (value, "")
+    if not (number.isascii() and number.isdigit() and int(number)):
+        raise click.BadParameter(f"{value!r} is no size; write bytes, or K, M or G of them, as in --max-body 16M")
+    return int(number) * _UNITS[unit]
 
 
-_UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -98,23 +84,23 @@ def aiomap() -> None:
 @click.option(
     "-j",
     "--max-concurrent-tasks",
-    type=_Count(),
-    default=10,
+    callback=_count,
+    default="10",
     show_default=True,
     metavar="N",
     help="How many links are fetched at once.",
 )
 @click.option(
     "--timeout",
-    type=_Seconds(),
-    default=60.0,
+    callback=_seconds,
+    default="60",
     show_default=True,
     metavar="SECONDS",
     help="How long one link may take in all.",
 )
 @click.option(
     "--max-body",
-    type=_Size(),
+    callback=_size,
     default="16M",
     show_default=True,
     metavar="SIZE",
@@ -122,10 +108,10 @@ def aiomap() -> None:
 )
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
-def fetch(  # noqa: PLR0913  (one parameter for each thing that may be typed)
+def fetch(
     source: str, output: str, max_concurrent_tasks: int, timeout: float, max_body: int, *, force: bool, quiet: bool
 ) -> int:
-    """Fetch the pages behind a list of links.
+    r"""Fetch the pages behind a list of links.
 
     INPUT is a text file with a link on each line, or - for standard input. Every link gives one line of JSON in FILE,
     written as soon as it is there: the page, or the error and its class.
@@ -139,14 +125,14 @@ def fetch(  # noqa: PLR0913  (one parameter for each thing that may be typed)
     Exit status: 0 all links were fetched, 1 some failed, 2 wrong usage or input, 6 FILE could not be written,
     130 stopped by Ctrl-C.
     """
-    from aiomap.errors import MissingExtra  # noqa: PLC0415  (see the invariant)
+    from aiomap.errors import MissingExtra
 
     _allow_open_files(max_concurrent_tasks)
     with _open_input(source) as file:
         try:
-            from aiomap._sitting import Sitting  # noqa: PLC0415
-            from aiomap.fetch import Fetcher  # noqa: PLC0415
-            from aiomap.lines import lines_of  # noqa: PLC0415
+            from aiomap._sitting import Sitting
+            from aiomap.fetch import Fetcher
+            from aiomap.lines import lines_of
 
             sitting = Sitting(lines_of(file), max_concurrent_tasks, Fetcher(timeout, max_body), quiet=quiet)
         except MissingExtra as error:
@@ -156,7 +142,7 @@ def fetch(  # noqa: PLR0913  (one parameter for each thing that may be typed)
 
 def _finish(sitting: Sitting, descriptor: int, source: str, output: str, *, quiet: bool) -> int:
     """Runs the sitting; says how it went; gives the exit code."""
-    from aiomap._output import WriteFailed  # noqa: PLC0415
+    from aiomap._output import WriteFailed
 
     unread: OSError | None = None
     try:
@@ -176,7 +162,7 @@ def _finish(sitting: Sitting, descriptor: int, source: str, output: str, *, quie
     if unread is not None:
         raise _IoFailed(f"cannot read on in {_shown(source)}: {_reason(unread)}") from unread
     if sitting.interrupts:
-        return INTERRUPTED
+        return _INTERRUPTED
     return _FAILURES if sitting.summary.failed else 0
 
 
@@ -187,39 +173,40 @@ def _open_input(source: str) -> BinaryIO:
         return sys.stdin.buffer
     if source.lower().startswith(("http://", "https://")):
         raise _Refused(
-            f"INPUT is a file with a link on each line, not a link; write  echo {_shown(shlex.quote(source))} | aiomap fetch - ..."
+            "INPUT is a file with a link on each line, not a link; "
+            f"write  echo {_shown(shlex.quote(source))} | aiomap fetch - -o FILE"
         )
     try:
-        return open(source, "rb")  # noqa: SIM115  (the caller closes it)
+        return Path(source).open("rb")
     except OSError as error:
         raise _Refused(f"cannot read {_shown(source)}: {_reason(error)}") from error
 
 
 def _open_output(output: str, source: BinaryIO, *, force: bool) -> int:
-    from aiomap._output import open_output  # noqa: PLC0415
+    from aiomap._output import open_output
 
     if output == "-":
         if sys.stdout is None:
             raise _Refused("standard output is closed")
         return os.dup(sys.stdout.fileno())
-    if _is_same_file(output, source):
+    path = Path(output)
+    if _is_same_file(path, source):
         raise _Refused(f"{_shown(output)} is the input itself; name another file with -o")
     try:
-        return open_output(output, force=force)
+        return open_output(path, force=force)
     except FileExistsError as error:
         raise _Refused(
-            f"{_shown(output)} exists, and is not overwritten; name another file with -o, or add --force to lose what is in it"
+            f"{_shown(output)} exists, and is not overwritten; "
+            "name another file with -o, or add --force to lose what is in it"
         ) from error
-    except FileNotFoundError as error:
-        folder = _shown(shlex.quote(os.path.dirname(output)))
-        raise _Refused(f"cannot write {_shown(output)}: its folder does not exist; make it with  mkdir -p {folder}") from error
     except OSError as error:
-        raise _Refused(f"cannot write {_shown(output)}: {_reason(error)}") from error
+        make = "" if path.parent.is_dir() else f"; make its folder with  mkdir -p {shlex.quote(str(path.parent))}"
+        raise _Refused(_shown(f"cannot write {output}: {_reason(error)}{make}")) from error
 
 
-def _is_same_file(output: str, source: BinaryIO) -> bool:
+def _is_same_file(path: Path, source: BinaryIO) -> bool:
     try:
-        there = os.stat(output)
+        there = path.stat()
     except OSError:
         return False
     return stat.S_ISREG(there.st_mode) and os.path.samestat(there, os.fstat(source.fileno()))
@@ -247,6 +234,6 @@ def _reason(error: BaseException | None) -> str:
 
 
 def _shown(text: str) -> str:
-    from aiomap._foreign import printable  # noqa: PLC0415
+    from aiomap._foreign import printable
 
     return printable(text)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import math
 import sys
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator, Iterable
@@ -26,17 +25,16 @@ from types import coroutine
 from typing import Any, Final
 
 from aiomap._call import Call, calls
+from aiomap._context import root
 from aiomap._outbox import Outbox
 from aiomap._outcome import SKIP, Observer, Stats
 from aiomap._slot_time import SlotTime
 from aiomap._source import AsyncSource, SyncSource
+from aiomap._turn import Turn
 from aiomap._verdict import NOT_CALLED, Halt, Verdicts, as_failure, judged
 
 __all__ = ["Engine"]
 
-# A worker ends when the loop had no turn for this long (seconds). It looks at the clock every _STRIDE items at most.
-_TURN: Final = 0.005
-_STRIDE: Final = 64
 # Workers started in one turn of the loop: 100,000 of them would stop it for half a second.
 _BATCH: Final = 512
 # Seconds between two looks of an observer.
@@ -56,14 +54,6 @@ class _Door(asyncio.Future[None]):
 @coroutine
 def _next_turn() -> Generator[None, None, None]:
     yield
-
-
-def _root(context: Context) -> object:
-    """The identity of a context's mapping: it is immutable, so the same root means that no variable was set.
-
-    `==` on contexts will not do: it calls the values' `__eq__`, and takes an equal object for the same one.
-    """
-    return gc.get_referents(context)[-1] if sys.implementation.name == "cpython" else object()
 
 
 class Engine:
@@ -103,7 +93,6 @@ class Engine:
         self._slots: list[int] = []
         self._unstarted = self._failed = self._skipped = self._cut = 0
         self._last = -1
-        self._turn_ends = math.inf
         self._slot_time = SlotTime()
 
     def start(self) -> None:
@@ -113,7 +102,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         # A loop that is not built on asyncio's may keep one time for a whole turn (uvloop does): useless inside of one.
         self._now = self.loop.time if isinstance(self.loop, asyncio.BaseEventLoop) else time.monotonic
-        self._began = self._now()
+        self._began, self._turn = self._now(), Turn(self.loop)
         self._slot_time.book(self._began, 0, self.limit, "idle")
         apart = self._context.copy()
         # What is both (tqdm's bars are) may wrap something that only its async side can iterate.
@@ -122,7 +111,11 @@ class Engine:
             self._feeder = self._task(self._feed(source), apart)
             self._feeder.add_done_callback(self._feeder_gone)
         else:
-            self._source = SyncSource[Any](self._data, apart)
+            try:
+                self._source = SyncSource[Any](self._data, apart)
+            except BaseException:
+                self.ended = True
+                raise
         self.started = True
         self._tick()
         self.fill()
@@ -215,9 +208,6 @@ class Engine:
         """How many items were started. The running ones know: nothing is counted per item."""
         return 1 + max(self._last, max((call.index for call in self._workers.values()), default=-1))
 
-    def _ended_items(self) -> int:
-        return self._begun() - len(self._workers) + self._unstarted
-
     def _cancel_running(self) -> None:
         """Each item directly: through a task in between, items would start after the cancel."""
         me = asyncio.current_task()
@@ -290,15 +280,15 @@ class Engine:
         put: Callable[[int, Any], bool] | None = None if self._outbox is None else self._outbox.put
         if self._verdicts.value is not None:
             function, put = judged(self._verdicts.value, call, function, self)
-        items, results = self._source.items, self.results
+        items, results, turn = self._source.items, self.results, self._turn
         skip: object = SKIP
         # An empty context is false when clean, which is free to test. An isolated worker never is clean.
-        root = object() if self._isolate else _root(context) if context else None
+        clean = object() if self._isolate else root(context) if context else None
         cancelling, referents = call.task.cancelling, gc.get_referents
         awaitable: object = NOT_CALLED
         stride, looked = 1, self._now()
         try:
-            while not self.shut and self._source.available(1) and not self._turn_is_over(looked):
+            while not self.shut and self._source.available(1) and not turn.is_over(looked):
                 for index, item in islice(items, stride):
                     call.index = index
                     if listed:
@@ -318,23 +308,14 @@ class Engine:
                         elif put(index, value):
                             self.shut = True
                     # The next item may only follow in a worker that carries no trace of this one.
-                    if self.shut or cancelling() or (context if root is None else referents(context)[-1] is not root):
+                    if self.shut or cancelling() or (context if clean is None else referents(context)[-1] is not clean):
                         return
                 before, looked = looked, self._now()
-                stride = min(2 * stride, _STRIDE) if looked - before < _TURN / 4 else 1
+                stride = turn.stride(stride, looked - before)
         except BaseException as error:
             self._source_failed(error)
         finally:
             self._leave(call)
-
-    def _turn_is_over(self, now: float) -> bool:
-        if self._turn_ends == math.inf:
-            self._turn_ends = now + _TURN
-            self.loop.call_soon(self._new_turn)
-        return now > self._turn_ends
-
-    def _new_turn(self) -> None:
-        self._turn_ends = math.inf
 
     def place(self, index: int, value: Any) -> bool:
         """Puts what the verdict on an item is into the results. True when the window is full now."""
@@ -354,11 +335,10 @@ class Engine:
         self._failed += 1
         failure = as_failure(self._function, call.index, error, awaitable)
         if not isinstance(failure, Exception):
-            self.stop(failure)
-            return
+            return self.stop(failure)
         call.item = item
         call.elapsed = self.elapsed() - call.started
-        verdict = self._verdicts.error(call, failure, self._ended_items)
+        verdict = self._verdicts.error(call, failure, lambda: 1 + self._begun() - len(self._workers) + self._unstarted)
         if isinstance(verdict, Halt):
             self.stop(verdict.error)
         elif self.place(call.index, verdict):

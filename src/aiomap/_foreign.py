@@ -13,8 +13,7 @@ from urllib.parse import unquote_plus
 __all__ = ["printable", "redacted"]
 
 _SECRET: Final = frozenset(
-    ["key", "api_key", "apikey", "token", "access_token", "auth", "secret", "password", "pwd", "sig", "signature"]
-    + ["session", "code"]
+    "key api_key apikey token access_token auth secret password pwd sig signature session code".split()
 )
 # These make a secret of any name that ends in them: client_secret, X-Amz-Signature.
 _SECRET_END: Final = ("_key", "_token", "_secret", "_password", "_pwd", "_sig", "_signature")
@@ -24,10 +23,10 @@ _PARAMETER: Final = re.compile(r"([?&;#])([^=&;#\s]+)=([^&#\s]*)")
 
 
 def printable(text: str) -> str:
-    """The text with each character that is not printable replaced by U+FFFD.
+    r"""The text with each character that is not printable replaced by U+FFFD.
 
-    >>> printable("red: \\x1b[31m")
-    'red: \N{REPLACEMENT CHARACTER}[31m'
+    >>> printable("red: \x1b[31m")
+    'red: �[31m'
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 

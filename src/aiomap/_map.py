@@ -271,16 +271,12 @@ def _calling(callback: Callable[[int, Any], object]) -> Callable[[Call, Any], An
 def _succeeded(call: Call, value: Any) -> Any:
     if value is SKIP:
         return SKIP
-    outcome: Outcome[Any, Any] = Outcome(
-        call.index, call.item, value, None, call.attempt, call.started, call.elapsed
-    )
+    outcome: Outcome[Any, Any] = Outcome(call.index, call.item, value, None, call.attempt, call.started, call.elapsed)
     return outcome
 
 
 def _failed(call: Call, error: Exception, _: Callable[[], int]) -> Any:
-    outcome: Outcome[Any, Any] = Outcome(
-        call.index, call.item, None, error, call.attempt, call.started, call.elapsed
-    )
+    outcome: Outcome[Any, Any] = Outcome(call.index, call.item, None, error, call.attempt, call.started, call.elapsed)
     return outcome
 
 

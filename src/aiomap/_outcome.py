@@ -85,7 +85,7 @@ class Stats:
     failed: items that failed for good, whatever `on_error` made of them.
     skipped: items whose function returned SKIP.
     cancelled: items cut short because the run was stopped.
-    buffered: results that are there and not delivered yet (always 0 for a list).
+    buffered: items that have ended and wait in the stream, to be taken or for their turn.
     slot_seconds: where the time of the slots went, in slot-seconds since the start. Keys: `function` (an attempt ran),
         `source` (free, the input had nothing), `limit`, `gate`, `backoff` (free, a policy said wait), `consumer` (free,
         the buffer was full or the stream paused), `idle` (free, nothing left to do).

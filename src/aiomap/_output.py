@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, final
 from aiomap.errors import AiomapError
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
 __all__ = ["JsonLines", "WriteFailed", "encoded", "open_output"]
@@ -28,15 +29,15 @@ class WriteFailed(AiomapError):
 
 
 def encoded(value: object) -> bytes:
-    """The value as one line of strict JSON in ASCII.
+    r"""The value as one line of strict JSON in ASCII.
 
-    >>> encoded({"key": "caf\\xe9"})
-    b'{"key":"caf\\\\u00e9"}\\n'
+    >>> encoded({"key": "caf\xe9"})
+    b'{"key":"caf\\u00e9"}\n'
     """
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def open_output(path: str, *, force: bool) -> int:
+def open_output(path: Path, *, force: bool) -> int:
     """A descriptor to write to; `FileExistsError` if there is a file with something to lose, unless `force`.
 
     What is no regular file (a pipe, `/dev/null`) is opened in any case.
@@ -45,7 +46,7 @@ def open_output(path: str, *, force: bool) -> int:
     try:
         return os.open(path, flags | os.O_EXCL, 0o666)
     except FileExistsError:
-        if not force and (os.path.isfile(path) or os.path.islink(path)):
+        if not force and (path.is_file() or path.is_symlink()):
             raise
         return os.open(path, flags | os.O_TRUNC, 0o666)
 

@@ -21,11 +21,16 @@ from aiomap._summary import Summary, counted
 from aiomap.fetch import Fetcher, Page, failure, record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterable, Callable, Generator, Iterable
+
+    from types import FrameType
 
     from aiomap.lines import Line
 
 __all__ = ["Sitting"]
+
+# How many times Ctrl-C must be pressed to cancel what is in flight; once more ends the process.
+_CANCELS: Final = 2
 
 # Host names are looked up in threads, as many at once as links are fetched, up to this many. asyncio's own few would
 # let a list of many hosts wait for them.
@@ -56,6 +61,7 @@ class Sitting:
         self._fetcher = fetcher
         self._quiet = quiet or sys.stderr is None
         self._lookups = min(max_concurrent_tasks, _MOST_LOOKUPS)
+        self._draining = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._recording: asyncio.Task[Any] | None = None
         # Bodies may be large: not many may wait to be written.
@@ -80,7 +86,7 @@ class Sitting:
             try:
                 await self._record(output)
             except asyncio.CancelledError:
-                if task is None or self.interrupts < 2:
+                if task is None or self.interrupts < _CANCELS:
                     raise
                 task.uncancel()
                 await self._outcomes.aclose()
@@ -90,7 +96,7 @@ class Sitting:
 
     async def _fetch(self, line: Line) -> Page:
         # A line that was read ahead from a pipe would still be started after Ctrl-C.
-        return SKIP if self.interrupts else await self._fetcher.fetch(line)
+        return SKIP if self._draining else await self._fetcher.fetch(line)
 
     async def _record(self, output: JsonLines) -> None:
         async for outcome in self._outcomes:
@@ -107,7 +113,7 @@ class Sitting:
     def _interrupted(self) -> None:
         """Called in a signal handler, at any moment."""
         self.interrupts += 1
-        if self.interrupts > 2:
+        if self.interrupts > _CANCELS:
             os._exit(128 + signal.SIGINT)
         if self._loop is None:
             raise KeyboardInterrupt
@@ -115,6 +121,7 @@ class Sitting:
             self._loop.call_soon_threadsafe(self._drain if self.interrupts == 1 else self._cancel)
 
     def _drain(self) -> None:
+        self._draining = True
         self._outcomes.drain()
         running = counted(self._outcomes.stats.running, "link")
         self._say(f"aiomap: stopping. No more links are started, {running} in flight will be finished.")
@@ -127,13 +134,13 @@ class Sitting:
 
     def _say(self, text: str) -> None:
         if not self._quiet:
-            from tqdm import tqdm  # noqa: PLC0415  (an extra; the bar has been drawn, so it is there)
+            from tqdm import tqdm
 
             tqdm.write(text, file=sys.stderr)
 
 
 @contextmanager
-def _on_interrupt(react: Callable[[], None]) -> Iterator[None]:
+def _on_interrupt(react: Callable[[], None]) -> Generator[None, None, None]:
     """Calls `react` on Ctrl-C, unless the process was told to ignore it, as those are that a script starts with `&`.
 
     It is called between two bytecodes of the main thread, so even a blocked event loop cannot keep it from ending.
@@ -142,7 +149,11 @@ def _on_interrupt(react: Callable[[], None]) -> Iterator[None]:
     if before is signal.SIG_IGN:
         yield
         return
-    signal.signal(signal.SIGINT, lambda *_: react())
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        react()
+
+    signal.signal(signal.SIGINT, handle)
     try:
         yield
     finally:

@@ -73,8 +73,10 @@ class Summary:
         """
         failed = self.failed.total()
         total = self.fetched + failed
-        verb = "stopped after" if stopped else "ended:"
-        rows = [f"aiomap: {verb} {counted(total, 'link')} in {seconds:.1f} s, {total / max(seconds, 1e-9):,.1f} a second"]
+        if not total and not stopped:
+            return "aiomap: there was no link in the input"
+        speed = f"{counted(total, 'link')} in {seconds:.1f} s, {total / max(seconds, 1e-9):,.1f} a second"
+        rows = [f"aiomap: stopped after {speed}" if stopped else f"aiomap: {speed}"]
         rows.append(f"  fetched     {self.fetched:>9,}")
         rows.append(f"  failed      {failed:>9,}")
         for kind, count in self.failed.most_common():
@@ -84,8 +86,8 @@ class Summary:
             rows.append(f"  latency     p50 {_duration(self.percentile(0.5))}, p95 {_duration(self.percentile(0.95))}")
         if output != "-":
             rows.append(f"  written     {printable(output)} ({counted(total, 'line')})")
-            rows.append(f"  next        {printable(self._next(shlex.quote(output)))}" if total else "")
-        return "\n".join(filter(None, rows))
+            rows.append(f"  next        {printable(self._next(shlex.quote(output)))}")
+        return "\n".join(rows)
 
     def _next(self, output: str) -> str:
         if self.failed:

@@ -7,26 +7,37 @@ was the user's.
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 from aiomap.errors import MissingExtra
 
 __all__ = ["main"]
 
+_REFUSED: Final = 2
+_INTERRUPTED: Final = 130
+
 
 def main() -> None:
     """Runs the command that was typed, and ends the process with its exit code."""
     try:
-        import click  # noqa: PLC0415  (an extra)
+        sys.exit(_run())
+    except KeyboardInterrupt:  # before anything was fetched: from then on Ctrl-C is the sitting's
+        sys.exit(_INTERRUPTED)
+
+
+def _run() -> int:
+    try:
+        import click
     except ImportError:
-        print(f"Error: {MissingExtra('the aiomap command', 'click', 'cli')}", file=sys.stderr)
-        sys.exit(2)
-    from aiomap._commands import INTERRUPTED, aiomap  # noqa: PLC0415  (it imports click)
+        sys.stderr.write(f"Error: {MissingExtra('the aiomap command', 'click', 'cli')}\n")
+        return _REFUSED
+    from aiomap._commands import aiomap
 
     try:
-        code = aiomap.main(prog_name="aiomap", standalone_mode=False)
+        code: int = aiomap.main(prog_name="aiomap", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
-    except click.Abort:  # Ctrl-C before anything was fetched
-        code = INTERRUPTED
-    sys.exit(code)
+        return error.exit_code
+    except click.Abort:  # click's word for KeyboardInterrupt
+        return _INTERRUPTED
+    return code

@@ -15,7 +15,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from aiomap._foreign import printable, redacted
 from aiomap.errors import AiomapError, MissingExtra
@@ -28,7 +28,7 @@ except ImportError:
     raise MissingExtra("aiomap fetch", "aiohttp", "http") from None
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from aiomap._outcome import Outcome
@@ -103,10 +103,10 @@ class Page:
     body: bytes
 
     def text(self) -> str | None:
-        """The body as text: in the charset of its content type, else in UTF-8; `None` if it is neither.
+        r"""The body as text: in the charset of its content type, else in UTF-8; `None` if it is neither.
 
-        >>> Page("", 200, {"content-type": "text/html; charset=latin-1"}, b"caf\\xe9").text()
-        'caf\\xe9'
+        >>> Page("", 200, {"content-type": "text/html; charset=latin-1"}, b"caf\xe9").text()
+        'caf\xe9'
         """
         named = _CHARSET.search(self.headers.get("content-type", ""))
         for charset in ([named[1]] if named else []) + ["utf-8"]:
@@ -166,7 +166,7 @@ class Fetcher:
     async def _get(self, url: URL) -> Page:
         # aiohttp counts the answer that is one too many.
         async with self._session.get(url, max_redirects=_MOST_REDIRECTS + 1) as response:
-            if response.status >= 400:
+            if not response.ok:
                 raise _bad_status(response.status)
             headers = {name: _header_text(response.headers[name]) for name in _HEADERS if name in response.headers}
             body = await self._body(response)
@@ -192,7 +192,11 @@ class Fetcher:
 def record(outcome: Outcome[Line, Page]) -> dict[str, object]:
     """What is to be written about a link that was fetched or failed, in values that strict JSON has."""
     line = outcome.item
-    ended = {"error": _error(outcome.error)} if outcome.value is None else {"value": _value(outcome.value)}
+    ended: dict[str, object] = {}
+    if outcome.error is not None:
+        ended["error"] = _error(outcome.error)
+    elif outcome.value is not None:
+        ended["value"] = _value(outcome.value)
     return {
         "key": line.content.decode("utf-8", "backslashreplace"),
         "index": outcome.index,
@@ -216,7 +220,7 @@ def _value(page: Page) -> dict[str, object]:
     }
 
 
-def _error(error: Exception | None) -> dict[str, object]:
+def _error(error: Exception) -> dict[str, object]:
     failed = failure(error)
     return {
         "class": failed.kind,
@@ -253,38 +257,35 @@ def _bad_status(status: int) -> FetchFailed:
         message = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         message = str(status)
-    kind: FailureClass = "http_4xx" if status < 500 else "http_5xx" if status < 600 else "other"
-    return FetchFailed(kind, message, status)
+    kinds: dict[int, FailureClass] = {4: "http_4xx", 5: "http_5xx"}
+    return FetchFailed(kinds.get(status // 100, "other"), message, status)
 
 
-def failure(error: Exception | None) -> FetchFailed:
-    """The class of an exception, and what may be said of it."""
-    match error:
-        case FetchFailed():
-            return error
-        case aiohttp.ClientConnectorDNSError():
-            return FetchFailed("dns", _shown(f"{error.host}: {error.strerror}"))
-        case UnicodeError():
-            return FetchFailed("dns", "no valid host name: a part of it is empty, or longer than 63 characters")
-        case aiohttp.ClientSSLError() | ssl.SSLError():
-            return FetchFailed("tls", _shown(str(error)))
-        case aiohttp.ClientConnectionError() if isinstance(error.__cause__, ssl.SSLError):
-            return FetchFailed("tls", _shown(str(error.__cause__)))
-        case aiohttp.TooManyRedirects():
-            return FetchFailed("too_many_redirects", f"more than {_MOST_REDIRECTS} redirects")
-        case aiohttp.RedirectClientError():
-            return FetchFailed("bad_content", _shown(f"redirected to what is no http(s) link: {error}"))
-        case aiohttp.ClientConnectionError():
-            return FetchFailed("connect", _shown(str(error)))
-        case aiohttp.ClientPayloadError():
-            return FetchFailed("connect", "the connection ended before the body did")
-        case aiohttp.ClientResponseError():
-            # What follows the colon is the server's own line, which may be a Set-Cookie.
-            return FetchFailed("bad_content", _shown(f"the answer is no valid HTTP: {error.message.partition(':')[0]}"))
-        case zlib.error():
-            return FetchFailed("bad_content", _shown(f"the compressed body is broken: {error}"))
-        case _:
-            return FetchFailed("other", _shown(str(error) or type(error).__name__))
+# The first row that an exception fits says its class and what is told of it.
+_CLASSES: Final[tuple[tuple[type[Exception], FailureClass, Callable[[Any], str]], ...]] = (
+    (aiohttp.ClientConnectorDNSError, "dns", lambda error: f"{error.host}: {error.strerror}"),
+    (UnicodeError, "dns", lambda _: "no valid host name: a part of it is empty, or longer than 63 characters"),
+    (aiohttp.ClientSSLError, "tls", str),
+    (ssl.SSLError, "tls", str),
+    (aiohttp.TooManyRedirects, "too_many_redirects", lambda _: f"more than {_MOST_REDIRECTS} redirects"),
+    (aiohttp.RedirectClientError, "bad_content", lambda error: f"redirected to no http(s) link: {error}"),
+    (aiohttp.ClientConnectionError, "connect", str),
+    (aiohttp.ClientPayloadError, "connect", lambda _: "the connection ended before the body did"),
+    # What follows the colon is a line of the server's, which may be a Set-Cookie.
+    (aiohttp.ClientResponseError, "bad_content", lambda error: f"no valid HTTP: {error.message.partition(':')[0]}"),
+    (zlib.error, "bad_content", lambda error: f"the compressed body is broken: {error}"),
+    (Exception, "other", lambda error: str(error) or type(error).__name__),
+)
+
+
+def failure(error: Exception) -> FetchFailed:
+    """The class of an exception, and what may be told of it."""
+    if isinstance(error, FetchFailed):
+        return error
+    # TLS may also fail after the handshake, and then comes as a broken connection.
+    known = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
+    kind, tell = next((kind, tell) for kinds, kind, tell in _CLASSES if isinstance(known, kinds))
+    return FetchFailed(kind, _shown(tell(known)))
 
 
 def _shown(text: str) -> str:
@@ -307,11 +308,11 @@ def _decoder(encoding: str) -> _Inflater | None:
 
 
 class _Inflater:
-    """Decompresses gzip (several members too) or deflate (with the zlib header or without), a bounded piece at a time."""
+    """Decompresses gzip (several members too) or deflate (with the zlib header or without), in bounded pieces."""
 
     def __init__(self, *, gzip: bool) -> None:
         self._gzip = gzip
-        self._stream: zlib._Decompress | None = None
+        self._stream: Any = None  # a zlib.decompressobj, whose type has no name
 
     def feed(self, part: bytes) -> Iterator[bytes]:
         """The bytes that this part of the body stands for."""
@@ -330,7 +331,7 @@ class _Inflater:
             raise FetchFailed("bad_content", "the compressed body ends too early")
         return left
 
-    def _stream_for(self, rest: bytes) -> zlib._Decompress | None:
+    def _stream_for(self, rest: bytes) -> Any:
         """`None` for what stands after the end and is no further member: padding, which browsers ignore too."""
         first = self._stream is None
         if self._stream is not None and not self._stream.eof:

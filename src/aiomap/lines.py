@@ -1,6 +1,6 @@
-"""Input: the lines of a file, a pipe or a terminal, numbered and in constant memory.
+r"""Input: the lines of a file, a pipe or a terminal, numbered and in constant memory.
 
-Invariant: a line ends at `\\n` and nowhere else, so that line 7 here is line 7 in `sed` and `wc`. No more is held than
+Invariant: a line ends at `\n` and nowhere else, so that line 7 here is line 7 in `sed` and `wc`. No more is held than
 one chunk and one line, whatever the input; no line ends the input, however bad it is.
 """
 
@@ -29,10 +29,10 @@ _COUNTED: Final = 1 << 30
 @final
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line that is not blank.
+    r"""A line that is not blank.
 
     number: its place in the input, from 1; blank lines count.
-    content: its bytes, without the `\\n` and one `\\r` before it.
+    content: its bytes, without the `\n` and one `\r` before it.
     too_long: there were more than `MOST_BYTES` of them, and `content` is only the beginning.
     """
 
@@ -43,14 +43,14 @@ class Line:
 
 @final
 class LineCutter:
-    """Cuts chunks of bytes into lines, wherever the chunks end.
+    r"""Cuts chunks of bytes into lines, wherever the chunks end.
 
     most: how many bytes a line may have.
 
     A byte order mark, which editors on Windows put before the first line, is dropped.
 
     >>> cutter = LineCutter()
-    >>> [line.content for line in cutter.feed(b"one\\r\\n\\ntw")]
+    >>> [line.content for line in cutter.feed(b"one\r\n\ntw")]
     [b'one']
     >>> [(line.number, line.content) for line in cutter.feed(b"o") + cutter.end()]
     [(3, b'two')]
@@ -73,7 +73,7 @@ class LineCutter:
         return lines
 
     def end(self) -> list[Line]:
-        """The line that was begun and has no `\\n`, unless it is blank."""
+        r"""The line that was begun and has no `\n`, unless it is blank."""
         content = b"".join(self._parts)
         # The end of a line that was cut short already is not there, whatever its last byte is.
         if self._length == len(content):
@@ -96,10 +96,10 @@ class LineCutter:
 
 
 def read_lines(file: BinaryIO) -> Iterator[Line]:
-    """The lines of a file, from where it stands.
+    r"""The lines of a file, from where it stands.
 
     >>> from io import BytesIO
-    >>> [line.content for line in read_lines(BytesIO(b"a\\n\\nb"))]
+    >>> [line.content for line in read_lines(BytesIO(b"a\n\nb"))]
     [b'a', b'b']
     """
     cutter = LineCutter()
@@ -151,10 +151,10 @@ async def arriving_lines(descriptor: int) -> AsyncIterator[Line]:
 
 async def _arriving(descriptor: int) -> bytes:
     loop = asyncio.get_running_loop()
-    readable = loop.create_future()
-    loop.add_reader(descriptor, lambda: readable.done() or readable.set_result(None))
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
     try:
-        await readable
+        await readable.wait()
     finally:
         loop.remove_reader(descriptor)
     return os.read(descriptor, _CHUNK)

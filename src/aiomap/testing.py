@@ -13,8 +13,8 @@ hash seeds. The same seed gives the same run, step for step, on every supported 
 
 `_run_once` of `asyncio.BaseEventLoop` is replaced as a whole, because there is no public way to choose which
 callback runs next, or what time it is then. So this module uses asyncio's private `_ready`, `_scheduled`,
-`_stopping` and `_timer_cancelled_count`, and `_run`, `_callback` and `_scheduled` of its handles: the same in
-Python 3.11 to 3.14.
+`_stopping` and `_timer_cancelled_count`, and `_run` and `_callback` of its handles: the same in Python 3.11 to
+3.14.
 
 Beyond its reach: real threads and I/O; code that iterates a set of tasks, as `TaskGroup` and `asyncio.wait`
 do when they cancel, for that order changes from one process to the next; and where asyncio itself takes other
@@ -56,7 +56,10 @@ _EXECUTOR_DELAY: Final = 0.01
 
 
 class Deadlock(AssertionError):
-    """Nothing can ever run again: no callback is ready and no timer is set, yet the run is not over."""
+    """Nothing can ever run again: no callback is ready and no timer is set, yet the run is not over.
+
+    A real thread or socket that the run waits for is not seen, and counts for nothing.
+    """
 
 
 class Livelock(AssertionError):
@@ -303,35 +306,26 @@ class SimLoop(asyncio.BaseEventLoop):
         for _ in range(len(ready)):
             # No local variable holds the handle: tracebacks of tasks' exceptions hold this frame. It stays in
             # the queue until it runs: if the hook or the budget ends the run, the clean-up finds it there.
-            if not ready[0].cancelled():
-                self._account(ready[0])
+            self._account(ready[0])
             if ready[0].cancelled():
                 ready.popleft()
             else:
                 ready.popleft()._run()  # noqa: SLF001
 
     def _fire_timers(self) -> None:
-        self._drop_cancelled_timers()
+        if self._timer_cancelled_count > 100 + len(self._scheduled) // 2:
+            self._scheduled = sorted(timer for timer in self._scheduled if not timer.cancelled())
+            self._timer_cancelled_count = 0
         if not self._ready and not self._stopping:
             if not self._scheduled or not self._scheduled[0].when() < math.inf:
                 raise Deadlock(_report("tasks wait for what can never happen", map(_describe, self._alive())))
             self._now = max(self._now, self._scheduled[0].when())
-        due: list[Any] = []
+        due: list[asyncio.TimerHandle] = []
         while self._scheduled and self._scheduled[0].when() <= self._now:
             due.append(heapq.heappop(self._scheduled))
-            due[-1]._scheduled = False  # noqa: SLF001
         self._shuffle(due)
         due.sort(key=asyncio.TimerHandle.when)
         self._ready.extend(due)
-
-    def _drop_cancelled_timers(self) -> None:
-        if self._timer_cancelled_count > 100 + len(self._scheduled) // 2:
-            self._scheduled = [timer for timer in self._scheduled if not timer.cancelled()]
-            heapq.heapify(self._scheduled)
-            self._timer_cancelled_count = 0
-        while self._scheduled and self._scheduled[0].cancelled():
-            heapq.heappop(self._scheduled)
-            self._timer_cancelled_count -= 1
 
     def _permute_steps(self) -> None:
         handles = list(self._ready)

@@ -249,7 +249,7 @@ class _Judge:
             self._fail(error, index, stops=True)
 
     def _finish(self, index: int, end: _End) -> Iterator[str]:
-        if self.running.pop(index).due:
+        if self.running.pop(index).due and not (self.shut_down and self.streams):
             yield f"I11: item {index} ended without the CancelledError that was due to it after {self.stopped}"
         self.ended[index] = end
 
@@ -307,9 +307,12 @@ class _Judge:
         if not self.stopped and not self.drained and self.started < self.scenario.hands_over():
             yield f"I2: the stream ended after {self.started} items"
         if len(self.delivered) < len(self._deliverable()):
-            yield f"I2: the stream ended without {self._deliverable()[len(self.delivered):]}"
+            yield f"I2: the stream ended without {self._deliverable()[len(self.delivered) :]}"
         expected = [] if self.error is None else [self.error]
-        good = [self._is_failure(shown, error, self.error_index) for shown, error in zip(self.raised, expected, strict=False)]
+        good = [
+            self._is_failure(shown, error, self.error_index)
+            for shown, error in zip(self.raised, expected, strict=False)
+        ]
         if not all(good) or len(self.raised) != len(expected):
             yield f"I6: the stream raised {self.raised}, not {expected}"
 

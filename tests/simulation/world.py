@@ -10,6 +10,7 @@ import asyncio
 import gc
 import types
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
@@ -380,9 +381,15 @@ class _Source:
         """Whether it was begun, and neither ended nor closed."""
         return self._task is not None and self._generator is not None and self._generator.ag_frame is not None
 
-    def note_if_over(self) -> None:
+    @contextmanager
+    def watched(self) -> Iterator[None]:
         if self._over:
             self._world.note("wrong", detail="the source was asked again after its end")
+        try:
+            yield
+        except OSError as error:
+            self._world.note("source fails", detail=error)
+            raise
 
     def next_item(self) -> int | None:
         """The next number, `None` at the end."""
@@ -394,9 +401,7 @@ class _Source:
             VARIABLE.set(self._variable)
         if index == scenario.source_fails_at:
             self._over = True
-            error = OSError(index)
-            world.note("source fails", detail=error)
-            raise error
+            raise OSError(index)
         if index == len(scenario.items):
             self._over = True
             world.note("source ends")
@@ -445,8 +450,8 @@ class _Iterator:
         return self
 
     def __next__(self) -> int:
-        self._source.note_if_over()
-        index = self._source.next_item()
+        with self._source.watched():
+            index = self._source.next_item()
         if index is None:
             raise StopIteration
         return index
@@ -461,8 +466,8 @@ class _AsyncIterator:
         return self
 
     async def __anext__(self) -> int:
-        self._source.note_if_over()
-        index: int = await anext(self._generator)
+        with self._source.watched():
+            index: int = await anext(self._generator)
         return index
 
     async def aclose(self) -> None:
