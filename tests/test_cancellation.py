@@ -209,7 +209,7 @@ def test_the_source_is_closed_when_the_caller_is_cancelled_wherever_it_waits(pla
                     await asyncio.sleep(0)
                     events.append("closed")
 
-            task = asyncio.create_task(amap(Meter(lambda _, hold=hold: hold), source(), 2))
+            task = asyncio.create_task(amap(Meter(dict.fromkeys(range(99), hold).__getitem__), source(), 2))
             await turns()
             task.cancel()
             assert await cancelled(task)

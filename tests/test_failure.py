@@ -317,9 +317,7 @@ def test_an_item_that_takes_back_its_own_cancel_harms_no_other(play: Play) -> No
 
 @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
 @pytest.mark.parametrize("how", ["async function", "plain function"])
-def test_stop_iteration_of_an_item_ends_neither_input_nor_stream(
-    play: Play, kind: type[Exception], how: str
-) -> None:
+def test_stop_iteration_of_an_item_ends_neither_input_nor_stream(play: Play, kind: type[Exception], how: str) -> None:
     async def main() -> None:
         async def work(number: int) -> int:
             if number == 1:

@@ -15,15 +15,7 @@ from .meter import Meter
 
 
 def total(stats: Stats) -> int:
-    return (
-        stats.running
-        + stats.waiting
-        + stats.retrying
-        + stats.done
-        + stats.failed
-        + stats.skipped
-        + stats.cancelled
-    )
+    return stats.running + stats.waiting + stats.retrying + stats.done + stats.failed + stats.skipped + stats.cancelled
 
 
 async def mixed(number: int) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 from aiomap._verdict import named, shortened
 
 __all__ = [
+    "check_blocking",
     "check_buffer",
     "check_callback",
     "check_data",
@@ -21,6 +22,7 @@ __all__ = [
     "check_limit",
     "check_queue_size",
     "check_switch",
+    "check_workers",
 ]
 
 
@@ -120,6 +122,25 @@ def check_callback(callback: object) -> None:
             f"callback must be a plain function of (index, item), but {named(callback)} is an async one, and nobody "
             "would await it: do that work at the end of your mapped function"
         )
+
+
+def check_blocking(function: object) -> None:
+    """The function for `in_thread` and `in_process`."""
+    if not callable(function):
+        raise TypeError(f"what is to run apart must be a function, got {shortened(function)}")
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"{named(function)} is async already: pass it as it is, amap({named(function)}, data)")
+
+
+def check_workers(workers: Any) -> int | None:
+    """`max_workers`."""
+    if workers is None:
+        return None
+    rule = "None (one per core) or an integer of at least 1"
+    number = _integer("max_workers", workers, rule)
+    if number < 1:
+        raise ValueError(f"max_workers must be {rule}, got {number}")
+    return number
 
 
 def check_switch(name: str, value: object) -> None:

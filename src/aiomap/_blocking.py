@@ -7,13 +7,16 @@ so that a slot is never given away while its call still runs; a second cancel st
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from contextvars import copy_context
-from functools import partial, update_wrapper
-from typing import Final, ParamSpec, TypeVar, cast
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+
+from aiomap._arguments import check_blocking, check_workers
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 __all__ = ["in_process", "in_thread"]
 
@@ -35,11 +38,20 @@ def in_thread(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
     >>> asyncio.run(amap(in_thread(str.upper), ["a", "b"]))
     ['A', 'B']
     """
+    check_blocking(function)
     executor = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="aiomap")
 
     async def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        inside = cast("Callable[[], R]", partial(_call, function, *args, **kwargs))
-        return await _ended(executor, partial(copy_context().run, inside))
+        entered = False
+        context = copy_context()
+
+        def enter() -> R:
+            nonlocal entered
+            entered = True
+            return context.run(_call, function, args, kwargs)
+
+        future = asyncio.get_running_loop().run_in_executor(executor, enter)
+        return await _ended(future, lambda: not entered and future.cancel())
 
     return update_wrapper(call, function)
 
@@ -52,16 +64,18 @@ def in_process(function: Callable[P, R], max_workers: int | None = None) -> Call
     The function, its arguments and what it returns must be picklable: a function defined in an importable module. A
     process that dies fails the calls it had with `BrokenProcessPool`; the next call starts new ones.
     """
+    check_blocking(function)
+    workers = check_workers(max_workers)
     pool: list[ProcessPoolExecutor] = []
 
     async def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if not pool:
-            # Not fork: with threads about, a forked child can inherit a lock that nobody will ever release.
-            pool.append(ProcessPoolExecutor(max_workers, mp_context=multiprocessing.get_context(_START)))
+            pool.append(_new_pool(workers))
         executor = pool[0]
         try:
-            return await _ended(executor, cast("Callable[[], R]", partial(_call, function, *args, **kwargs)))
-        except BrokenProcessPool:
+            submitted = executor.submit(_call, function, args, kwargs)
+            return await _ended(asyncio.wrap_future(submitted), submitted.cancel)
+        except BrokenExecutor:
             if pool and pool[0] is executor:
                 pool.clear()
             raise
@@ -69,10 +83,18 @@ def in_process(function: Callable[P, R], max_workers: int | None = None) -> Call
     return update_wrapper(call, function)
 
 
-_START: Final = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+def _new_pool(max_workers: int | None) -> ProcessPoolExecutor:
+    # Imported here: they would cost `import aiomap` more than all the rest of it.
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    # Not fork: with threads about, a forked child can inherit a lock that nobody will ever release.
+    ways = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in ways else "spawn")
+    return ProcessPoolExecutor(max_workers, mp_context=context)
 
 
-def _call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def _call(function: Callable[..., R], args: tuple[object, ...], kwargs: dict[str, object]) -> R:
     try:
         return function(*args, **kwargs)
     except StopIteration as error:
@@ -80,11 +102,10 @@ def _call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         raise RuntimeError(f"{function} raised StopIteration") from error
 
 
-async def _ended(executor: Executor, call: Callable[[], R]) -> R:
-    future = asyncio.get_running_loop().run_in_executor(executor, call)
+async def _ended(future: asyncio.Future[R], withdraw: Callable[[], bool]) -> R:
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        if not future.done() and not future.cancel():
+        if not future.done() and not withdraw():
             await asyncio.wait([future])
         raise

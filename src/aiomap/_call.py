@@ -61,7 +61,10 @@ def current() -> Current:
     >>> asyncio.run(amap(numbered, "a b c".split()))
     ['0a', '1b', '2c']
     """
-    task = asyncio.current_task()
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop runs here
+        task = None
     call = None if task is None else calls.get(task)
     if call is None:
         raise LookupError("current() was called outside of a function that aiomap runs, or in a task that it started")

@@ -12,10 +12,8 @@ from urllib.parse import unquote_plus
 
 __all__ = ["printable", "redacted"]
 
-_SECRET: Final = frozenset(
-    "key api_key apikey token access_token auth secret password pwd sig signature session code".split()
-)
-# These make a secret of any name that ends in them: client_secret, X-Amz-Signature.
+_SECRET: Final = ("key", "token", "auth", "secret", "password", "pwd", "sig", "signature", "session", "code", "apikey")
+# These make a secret of any name that ends in them: api_key, X-Amz-Signature.
 _SECRET_END: Final = ("_key", "_token", "_secret", "_password", "_pwd", "_sig", "_signature")
 
 _USERINFO: Final = re.compile(r"//[^\s?#]*@")

@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sized
 from contextvars import copy_context
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
 from aiomap._arguments import (
     check_buffer,
@@ -34,6 +34,9 @@ __all__ = ["aimap", "amap", "aoutcomes", "run"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# Seconds between two looks of a blocked thread at whether it was cancelled.
+_LOOK: Final = 0.1
 
 
 @overload
@@ -165,11 +168,13 @@ def aimap(
     >>> async def square(number: int) -> int:
     ...     return number * number
     >>> async def main() -> None:
-    ...     async with aimap(square, range(4)) as squares:
+    ...     async with aimap(square, range(3)) as squares:
     ...         async for number in squares:
-    ...             print(number, end=" ")
+    ...             print(number)
     >>> asyncio.run(main())
-    0 1 4 9
+    0
+    1
+    4
     """
     _check(coroutine, data, progress, isolate)
     check_on_error(on_error)
@@ -207,6 +212,30 @@ def aoutcomes(
     return _stream(coroutine, data, max_concurrent_tasks, verdicts, ordered, buffer, progress, isolate)
 
 
+@overload
+def run(
+    coroutine: Callable[[T], Awaitable[R]],
+    data: Iterable[T] | AsyncIterable[T],
+    max_concurrent_tasks: int = 10,
+    max_queue_size: int = -1,
+    callback: Callable[[int, T], object] | None = None,
+    *,
+    on_error: Literal["raise", "skip"] = "raise",
+    progress: bool = False,
+    isolate: bool = False,
+) -> list[R]: ...
+@overload
+def run(
+    coroutine: Callable[[T], Awaitable[R]],
+    data: Iterable[T] | AsyncIterable[T],
+    max_concurrent_tasks: int = 10,
+    max_queue_size: int = -1,
+    callback: Callable[[int, T], object] | None = None,
+    *,
+    on_error: Literal["return"] | Tolerate,
+    progress: bool = False,
+    isolate: bool = False,
+) -> list[R | Exception]: ...
 def run(
     coroutine: Callable[[T], Awaitable[R]],
     data: Iterable[T] | AsyncIterable[T],
@@ -337,13 +366,23 @@ def _run_in_a_thread(collected: Coroutine[Any, Any, list[Any]]) -> list[Any]:
         except BaseException as error:
             raised.append(error)
 
-    thread = threading.Thread(target=copy_context().run, args=(target,), name="aiomap.run")
-    thread.start()
-    try:
-        thread.join()
-    except BaseException:
+    def cancel() -> None:
         for loop, task in started:
             loop.call_soon_threadsafe(task.cancel)
+
+    thread = threading.Thread(target=copy_context().run, args=(target,), name="aiomap.run")
+    thread.start()
+    waiting = asyncio.current_task()
+    cancels = 0 if waiting is None else waiting.cancelling()
+    try:
+        while thread.is_alive():
+            thread.join(_LOOK)
+            # `asyncio.run` turns Ctrl-C into a cancel of this task, which will not get its turn before we return.
+            if waiting is not None and waiting.cancelling() > cancels:
+                cancels = waiting.cancelling()
+                cancel()
+    except BaseException:
+        cancel()
         thread.join()
         raise
     if raised:

@@ -63,7 +63,8 @@ class JsonLines:
         self._thread = ThreadPoolExecutor(1, "aiomap-output")
         self._waiting: list[bytes] = []
         self._bytes = 0
-        self._writing: asyncio.Future[None] | None = None
+        self._writing = False
+        self._written = asyncio.Event()
         self._error: BaseException | None = None
 
     async def __aenter__(self) -> JsonLines:
@@ -86,26 +87,29 @@ class JsonLines:
         await self._until_at_most(_MOST_WAITING)
 
     async def _until_at_most(self, most: int) -> None:
-        while self._bytes > most and self._writing is not None:
-            await asyncio.shield(self._writing)
+        while self._bytes > most and self._error is None:
+            self._written.clear()
+            await self._written.wait()
         if self._error is not None:
             raise WriteFailed from self._error
 
     def _go_on(self) -> None:
-        if self._writing is None and self._waiting and self._error is None:
-            chunk = b"".join(self._waiting)
-            self._waiting.clear()
-            loop = asyncio.get_running_loop()
-            self._writing = loop.run_in_executor(self._thread, self._write, chunk)
-            self._writing.add_done_callback(lambda done: self._written(len(chunk), done))
+        if self._writing or not self._waiting or self._error is not None:
+            return
+        chunk = b"".join(self._waiting)
+        self._waiting.clear()
+        self._writing = True
+        done = asyncio.get_running_loop().run_in_executor(self._thread, self._write_all, chunk)
+        done.add_done_callback(lambda done: self._chunk_written(len(chunk), done.exception()))
 
-    def _write(self, chunk: bytes) -> None:
+    def _write_all(self, chunk: bytes) -> None:
         left = memoryview(chunk)
         while left:
             left = left[os.write(self._descriptor, left) :]
 
-    def _written(self, count: int, done: asyncio.Future[None]) -> None:
-        self._writing = None
-        self._error = done.exception()
+    def _chunk_written(self, count: int, error: BaseException | None) -> None:
+        self._writing = False
+        self._error = error
         self._bytes -= count
+        self._written.set()
         self._go_on()

@@ -22,7 +22,6 @@ from aiomap.fetch import Fetcher, Page, failure, record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Generator, Iterable
-
     from types import FrameType
 
     from aiomap.lines import Line
@@ -110,13 +109,13 @@ class Sitting:
             failed = failure(outcome.error)
             self.summary.add_failure(failed.kind, outcome.item.number, failed.message, outcome.elapsed)
 
-    def _interrupted(self) -> None:
-        """Called in a signal handler, at any moment."""
+    def _interrupted(self, *_: object) -> None:
+        """The signal handler: called between two bytecodes of the main thread, so no blocked loop can put it off."""
         self.interrupts += 1
         if self.interrupts > _CANCELS:
             os._exit(128 + signal.SIGINT)
-        if self._loop is None:
-            raise KeyboardInterrupt
+        if self._loop is None:  # nothing was started
+            os._exit(128 + signal.SIGINT)
         with suppress(RuntimeError):  # the loop is closed: it is all over anyway
             self._loop.call_soon_threadsafe(self._drain if self.interrupts == 1 else self._cancel)
 
@@ -140,20 +139,13 @@ class Sitting:
 
 
 @contextmanager
-def _on_interrupt(react: Callable[[], None]) -> Generator[None, None, None]:
-    """Calls `react` on Ctrl-C, unless the process was told to ignore it, as those are that a script starts with `&`.
-
-    It is called between two bytecodes of the main thread, so even a blocked event loop cannot keep it from ending.
-    """
+def _on_interrupt(react: Callable[[int, FrameType | None], None]) -> Generator[None, None, None]:
+    """Calls `react` on Ctrl-C, unless the process was told to ignore it, as a script's are that it starts with `&`."""
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_IGN:
         yield
         return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        react()
-
-    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGINT, react)
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ was the user's.
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Final
 
@@ -14,15 +15,15 @@ from aiomap.errors import MissingExtra
 __all__ = ["main"]
 
 _REFUSED: Final = 2
-_INTERRUPTED: Final = 130
 
 
 def main() -> None:
     """Runs the command that was typed, and ends the process with its exit code."""
-    try:
-        sys.exit(_run())
-    except KeyboardInterrupt:  # before anything was fetched: from then on Ctrl-C is the sitting's
-        sys.exit(_INTERRUPTED)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Until there is something to save, Ctrl-C just ends the process. A KeyboardInterrupt amid of an import is not
+        # to be relied on: some module or other takes it for a missing one.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(_run())
 
 
 def _run() -> int:
@@ -38,6 +39,4 @@ def _run() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:  # click's word for KeyboardInterrupt
-        return _INTERRUPTED
     return code

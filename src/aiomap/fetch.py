@@ -274,7 +274,6 @@ _CLASSES: Final[tuple[tuple[type[Exception], FailureClass, Callable[[Any], str]]
     # What follows the colon is a line of the server's, which may be a Set-Cookie.
     (aiohttp.ClientResponseError, "bad_content", lambda error: f"no valid HTTP: {error.message.partition(':')[0]}"),
     (zlib.error, "bad_content", lambda error: f"the compressed body is broken: {error}"),
-    (Exception, "other", lambda error: str(error) or type(error).__name__),
 )
 
 
@@ -284,8 +283,10 @@ def failure(error: Exception) -> FetchFailed:
         return error
     # TLS may also fail after the handshake, and then comes as a broken connection.
     known = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
-    kind, tell = next((kind, tell) for kinds, kind, tell in _CLASSES if isinstance(known, kinds))
-    return FetchFailed(kind, _shown(tell(known)))
+    for fitting, kind, tell in _CLASSES:
+        if isinstance(known, fitting):
+            return FetchFailed(kind, _shown(tell(known)))
+    return FetchFailed("other", _shown(str(error) or type(error).__name__))
 
 
 def _shown(text: str) -> str:
@@ -326,7 +327,7 @@ class _Inflater:
         """What is left; FetchFailed if the compressed data should have gone on."""
         if self._stream is None:
             return b""
-        left = self._stream.flush()
+        left: bytes = self._stream.flush()
         if not self._stream.eof:
             raise FetchFailed("bad_content", "the compressed body ends too early")
         return left
