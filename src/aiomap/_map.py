@@ -371,9 +371,9 @@ def _run_in_a_thread(collected: Coroutine[Any, Any, list[Any]]) -> list[Any]:
             loop.call_soon_threadsafe(task.cancel)
 
     thread = threading.Thread(target=copy_context().run, args=(target,), name="aiomap.run")
-    thread.start()
     waiting = asyncio.current_task()
     cancels = 0 if waiting is None else waiting.cancelling()
+    thread.start()
     try:
         while thread.is_alive():
             thread.join(_LOOK)

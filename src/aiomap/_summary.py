@@ -91,5 +91,5 @@ class Summary:
 
     def _next(self, output: str) -> str:
         if self.failed:
-            return f"jq -c 'select(.error) | [.line, .key, .error.message]' {output}     (what failed, and why)"
-        return f"head -1 {output}     (the first page)"
+            return f"jq -c 'select(.error) | [.line, .key, .error.message]' {output}"
+        return f"head -1 {output}"

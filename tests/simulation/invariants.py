@@ -64,13 +64,14 @@ class _Judge:
         self.record, self.scenario, self.library = record, record.scenario, record.library
         self.skip: object = record.library.SKIP
         self.streams = self.scenario.verb != "amap"
+        self.limit = self.most = self.scenario.limit
         self.running: dict[int, _Running] = {}
         self.ended: dict[int, _End] = {}  # in the order of completion
         self.started = self.pulled = 0
         self.last = sys.maxsize  # items from here on may not start any more
         self.source = "idle"
         self.source_allowed = 0
-        self.called = self.wanted = self.closing = self.given_back = self.shut_down = False
+        self.called = self.wanted = self.closing = self.given_back = self.paused = self.shut_down = False
         self.stopped = self.drained = ""
         self.error: BaseException | None = None
         self.error_index = -1
@@ -150,6 +151,19 @@ class _Judge:
         self.source_allowed += 1
         yield from ()
 
+    def _pause(self, _: Event) -> Iterator[str]:
+        self.paused = True
+        yield from ()
+
+    def _resume(self, _: Event) -> Iterator[str]:
+        self.paused = False
+        yield from ()
+
+    def _limit(self, event: Event) -> Iterator[str]:
+        self.limit = event.detail
+        self.most = max(self.most, self.limit)
+        yield from ()
+
     def _allow(self) -> None:
         self.source_allowed += 1
         for item in self.running.values():
@@ -180,7 +194,7 @@ class _Judge:
         self.pulled = event.index + 1
         if self.source == "asked":
             self.source = "idle"
-            free = min(self.scenario.limit - len(self.running), self._room())
+            free = min(self.limit - len(self.running), self._room())
             if self.pulled - self.started > 1 + max(0, free):
                 yield f"I5: {self.pulled - self.started} items were fetched ahead, with {free} free slots"
         elif self.stopped or self.drained:
@@ -205,18 +219,20 @@ class _Judge:
         yield from ()
 
     def _enter(self, event: Event) -> Iterator[str]:
-        index, slot, limit = event.index, event.detail, self.scenario.limit
+        index, slot, limit = event.index, event.detail, self.limit
         if self.given_back:
             yield f"I3: item {index} was entered after control was given back"
         elif self.stopped:
             yield f"I10: item {index} was entered after {self.stopped}"
+        elif self.paused:
+            yield f"I10: item {index} was entered while the stream is paused"
         elif index >= self.last:
             yield f"I10: item {index} was entered after {self.drained}"
         if index != self.started:
             yield f"I1: item {index} was entered, item {self.started} is the next"
         if len(self.running) >= limit:
             yield f"I1: item {index} was entered while {len(self.running)} run, the limit is {limit}"
-        if not 0 <= slot < limit or slot in {item.slot for item in self.running.values()}:
+        if not 0 <= slot < self.most or slot in {item.slot for item in self.running.values()}:
             yield f"I1: item {index} has slot {slot}, which is taken or beyond the limit {limit}"
         if self._room() <= 0:
             yield f"I14: item {index} was entered while the window was full"
@@ -349,7 +365,7 @@ class _Judge:
             return
         if self.wanted and len(self._deliverable()) > len(self.delivered):
             yield f"I14: a result is held back: {self._deliverable()[len(self.delivered)]}"
-        if self.stopped or len(self.running) >= self.scenario.limit or self._room() <= 0:
+        if self.stopped or self.paused or len(self.running) >= self.limit or self._room() <= 0:
             return
         asynchronous = self.scenario.source == "async iterator"
         there = self.pulled if asynchronous else self.scenario.hands_over()
@@ -389,8 +405,8 @@ class _Judge:
     def _room(self) -> int:
         if not self.streams:
             return sys.maxsize
-        limit, buffer = self.scenario.limit, self.scenario.buffer
-        return limit + (max(1000, 16 * limit) if buffer is None else buffer) - self._undelivered()
+        buffer = max(1000, 16 * self.limit) if self.scenario.buffer is None else self.scenario.buffer
+        return self.limit + buffer - self._undelivered()
 
     def _is_result(self, shown: Any, index: int, end: _End) -> bool:
         if self.scenario.verb == "aoutcomes":

@@ -45,6 +45,8 @@ class Consumer(StrEnum):
     BREAKS = "leaves early"
     GOES_ON = "catches a cancel and goes on"
     DRAINS = "calls drain() early"
+    PAUSES = "pauses the stream early, and resumes it 2 seconds later"
+    CHANGES_LIMIT = "sets another max_concurrent_tasks early"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Scenario:
 
     source_sleeps: seconds before each item of an async source; `None` if it never suspends.
     source_fails_at: it raises in the place of this item; `None` if it ends well.
-    leaves_at: after how many results the consumer breaks or drains.
+    acts_at: after how many results the consumer breaks, drains, pauses or sets `other_limit`.
     """
 
     verb: Verb
@@ -79,7 +81,8 @@ class Scenario:
     source_sets_variable: bool
     source_cleans_up: bool
     consumer: Consumer
-    leaves_at: int
+    acts_at: int
+    other_limit: int
     items: tuple[Item, ...]
 
     def hands_over(self) -> int:
@@ -112,7 +115,8 @@ def draw(seed: int) -> Scenario:
         source_sets_variable=dice.random() < 0.5,
         source_cleans_up=dice.random() < 0.5,
         consumer=dice.choice(tuple(Consumer)),
-        leaves_at=dice.randint(0, 4),
+        acts_at=dice.randint(0, 4),
+        other_limit=dice.randint(1, 4),
         items=items,
     )
 

@@ -27,7 +27,7 @@ What: TypeAlias = Literal[
     *("call", "cancel", "shutdown", "cancel arrives", "quiet", "wrong"),
     *("source asked", "pull", "source ends", "source fails", "source cancelled", "source closed"),
     *("enter", "cancelled", "cancels itself", "return", "raise", "callback"),
-    *("want", "result", "stats", "drain", "leave", "list", "error", "end", "at return"),
+    *("want", "result", "stats", "drain", "pause", "resume", "limit", "leave", "list", "error", "end", "at return"),
 ]
 
 MISSING: Final = object()
@@ -201,10 +201,9 @@ class _World:
 
     async def _consume(self, stream: Any) -> None:
         scenario, taken = self.scenario, 0
-        while not (scenario.consumer is Consumer.BREAKS and taken == scenario.leaves_at):
-            if scenario.consumer is Consumer.DRAINS and taken == scenario.leaves_at:
-                self.note("drain")
-                stream.drain()
+        while True:
+            if taken == scenario.acts_at and await self._act(stream):
+                return
             try:
                 await self._take(stream)
             except asyncio.CancelledError:
@@ -216,6 +215,23 @@ class _World:
             taken += 1
             if scenario.consumer is Consumer.SLOW:
                 await asyncio.sleep(1)
+
+    async def _act(self, stream: Any) -> bool:
+        """Whether the consumer leaves."""
+        consumer = self.scenario.consumer
+        if consumer is Consumer.DRAINS:
+            self.note("drain")
+            stream.drain()
+        if consumer is Consumer.CHANGES_LIMIT:
+            self.note("limit", detail=self.scenario.other_limit)
+            stream.max_concurrent_tasks = self.scenario.other_limit
+        if consumer is Consumer.PAUSES:
+            self.note("pause")
+            stream.pause()
+            await asyncio.sleep(2)
+            self.note("resume")
+            stream.resume()
+        return consumer is Consumer.BREAKS
 
     async def _take(self, stream: Any) -> None:
         self.note("want")
