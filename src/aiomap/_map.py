@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sized
+from concurrent.futures import Future
 from contextvars import copy_context
 from typing import Any, Final, Literal, TypeVar, overload
 
@@ -350,29 +351,27 @@ async def _collect(engine: Engine) -> list[Any]:
 
 def _run_in_a_thread(collected: Coroutine[Any, Any, list[Any]]) -> list[Any]:
     """Runs a coroutine in a new loop in a new thread, and waits for it. Ctrl-C in between cancels it first."""
-    result: list[list[Any]] = []
-    raised: list[BaseException] = []
-    started: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+    ended: Future[list[Any]] = Future()
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
 
-    async def main() -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            started.append((asyncio.get_running_loop(), task))
-        result.append(await collected)
+    async def main() -> list[Any]:
+        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await collected
 
     def target() -> None:
         try:
-            asyncio.run(main())
+            ended.set_result(asyncio.run(main()))
         except BaseException as error:
-            raised.append(error)
+            ended.set_exception(error)
 
     def cancel() -> None:
-        for loop, task in started:
+        loop, task = begun.result()
+        if task is not None and not loop.is_closed():
             loop.call_soon_threadsafe(task.cancel)
 
-    thread = threading.Thread(target=copy_context().run, args=(target,), name="aiomap.run")
     waiting = asyncio.current_task()
     cancels = 0 if waiting is None else waiting.cancelling()
+    thread = threading.Thread(target=copy_context().run, args=(target,), name="aiomap.run")
     thread.start()
     try:
         while thread.is_alive():
@@ -385,6 +384,4 @@ def _run_in_a_thread(collected: Coroutine[Any, Any, list[Any]]) -> list[Any]:
         cancel()
         thread.join()
         raise
-    if raised:
-        raise raised[0]
-    return result[0]
+    return ended.result()

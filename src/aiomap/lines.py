@@ -121,19 +121,28 @@ class CountedLines(Iterable[Line]):
         return read_lines(self._file)
 
     def __len__(self) -> int:
+        # Whoever iterates may ask for the length in between, as list() does.
+        position = self._file.tell()
         self._file.seek(self._start)
-        count = 0
-        begun = False
-        mark = _BYTE_ORDER_MARK
-        while chunk := self._file.read(1 << 20):
-            first, *others = chunk.removeprefix(mark).split(b"\n")
-            mark = b""
-            begun = begun or bool(first.strip())
-            if others:
-                *whole, last = others
-                count += begun + sum(map(bool, map(bytes.strip, whole)))
-                begun = bool(last.strip())
-        return count + begun
+        try:
+            return _count_lines(self._file)
+        finally:
+            self._file.seek(position)
+
+
+def _count_lines(file: BinaryIO) -> int:
+    count = 0
+    begun = False
+    mark = _BYTE_ORDER_MARK
+    while chunk := file.read(1 << 20):
+        first, *others = chunk.removeprefix(mark).split(b"\n")
+        mark = b""
+        begun = begun or bool(first.strip())
+        if others:
+            *whole, last = others
+            count += begun + sum(map(bool, map(bytes.strip, whole)))
+            begun = bool(last.strip())
+    return count + begun
 
 
 async def arriving_lines(descriptor: int) -> AsyncIterator[Line]:
