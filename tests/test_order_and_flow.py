@@ -363,6 +363,25 @@ def test_behind_a_slow_head_the_slots_go_on_up_to_a_thousand_results(play: Play)
     play(main)
 
 
+@pytest.mark.parametrize("head_returns", ["a value", "SKIP"])
+def test_a_slow_head_that_ends_makes_room_for_all_slots_at_once(play: Play, head_returns: str) -> None:
+    """The window is full of items that were left out: nothing of them is ever delivered, but they are gone."""
+
+    async def main() -> None:
+        async def keep_few(number: int) -> int:
+            await asyncio.sleep(1000 if number == 0 else 1)
+            return number if number == 0 and head_returns == "a value" else SKIP
+
+        loop = asyncio.get_running_loop()
+        async with aimap(keep_few, range(1 + 300), 10, buffer=90) as stream:
+            kept = [number async for number in stream]
+        assert kept == ([0] if head_returns == "a value" else [])
+        # 99 items ran beside the head; the other 201 run 10 at a time after it.
+        assert loop.time() == 1000 + 21
+
+    play(main)
+
+
 def test_unordered_results_come_as_they_are_completed(play: Play) -> None:
     async def main() -> None:
         async with aimap(Meter(lambda item: 10.0 - item), range(5), 5, ordered=False) as stream:

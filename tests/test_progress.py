@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import io
 import os
 import pty
 import re
@@ -93,6 +94,23 @@ def test_a_stream_has_a_bar_too_and_closing_it_early_ends_the_bar(capsys: pytest
 
     simulate(main)
     assert "ended=10/10" in capsys.readouterr().err
+
+
+def test_a_terminal_that_goes_away_does_not_take_the_run_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    async def work(item: int) -> int:
+        await asyncio.sleep(100)
+        return item
+
+    async def main() -> None:
+        monkeypatch.setattr("aiomap.progress.time.monotonic", asyncio.get_running_loop().time)
+        monkeypatch.setattr(sys, "stderr", Gone())
+        assert await amap(work, range(3), 1, progress=True) == [0, 1, 2]
+
+    simulate(main)
 
 
 def test_without_tqdm_the_call_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

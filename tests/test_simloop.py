@@ -276,7 +276,7 @@ def test_a_run_is_the_same_on_every_python() -> None:
 
 def test_a_run_is_the_same_in_a_new_interpreter_whatever_its_hash_seed() -> None:
     code = "import test_simloop; print(test_simloop.trace_of_everything(1))"
-    for hash_seed in ("0", "1", "4242"):
+    for hash_seed in ("0", "4242"):
         # sys.path is passed on whole, for whoever runs the tests without installing aiomap.
         path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
         environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": path}
@@ -708,7 +708,7 @@ def test_a_leak_fails_the_run_when_main_raises_too(error: type[BaseException]) -
 
     with pytest.raises(Leaked) as caught:
         simulate(main)
-    assert isinstance(caught.value.__context__, error)
+    assert isinstance(caught.value.__cause__, error)
     with pytest.raises(error):
         simulate(main, allow_leaks=True)
 
@@ -827,6 +827,27 @@ def test_nothing_is_warned_of_later(end: type[BaseException], recwarn: pytest.Wa
         simulate(main, max_steps=100)
     gc.collect()
     assert not recwarn.list
+
+
+def test_a_run_leaves_no_garbage_behind() -> None:
+    async def main() -> None:
+        await started(asyncio.sleep(1), asyncio.to_thread(abs, 5))
+        await asyncio.sleep(2)
+
+    async def fail() -> None:
+        await main()
+        raise ValueError
+
+    gc.collect()
+    gc.disable()  # or else it may find some in between
+    try:
+        for seed in range(10):
+            simulate(main, seed)
+            with contextlib.suppress(ValueError):
+                simulate(fail, seed)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_the_result_of_main_is_returned_and_what_it_raises_is_raised() -> None:

@@ -80,7 +80,6 @@ class Engine:
         self.error: BaseException | None = None
         self.started = self.stopped = self.ended = False
         self.shut = False  # no worker may take another item just now
-        self.full = False  # a slot is free, and only the consumer can make room
         self._function, self._data, self._verdicts, self._context = function, data, verdicts, context
         self._isolate, self._observer, self._outbox, self._buffer = isolate, observer, outbox, buffer
         self.limit, self._capacity = limit, limit + buffer(limit)
@@ -102,7 +101,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         # A loop that is not built on asyncio's may keep one time for a whole turn (uvloop does): useless inside of one.
         self._now = self.loop.time if isinstance(self.loop, asyncio.BaseEventLoop) else time.monotonic
-        self._began, self._turn = self._now(), Turn(self.loop)
+        self._began, self._turn = self._now(), Turn(self.loop, self._now)
         self._slot_time.book(self._began, 0, self.limit, "idle")
         apart = self._context.copy()
         # What is both (tqdm's bars are) may wrap something that only its async side can iterate.
@@ -242,14 +241,14 @@ class Engine:
             started = len(self._workers) - live
             free, room = free - started, room - started
         if self._outbox is not None:
-            self.full = free > 0 and room <= 0 and not dry
+            self._outbox.full = free > 0 and room <= 0 and not dry
             self._outbox.spare = self._capacity - len(self._workers)
         self._slot_time.book(self._now(), len(self._workers), max(0, free), self._why_free(dry))
         if not self._workers and self._feeder is None and (dry or self.stopped):
             self._end()
 
     def _why_free(self, dry: bool) -> str:
-        if self._paused or self.full:
+        if self._paused or (self._outbox is not None and self._outbox.full):
             return "consumer"
         return "idle" if dry or self.stopped or self._source.waiting else "source"
 
@@ -390,6 +389,7 @@ class Engine:
         for door in self._doors:
             if not door.done():
                 door.set_result(None)
+        self._doors.clear()
         if self._outbox is not None:
             self._outbox.wake()
 

@@ -17,7 +17,8 @@ _SECRET: Final = ("key", "token", "auth", "secret", "password", "pwd", "sig", "s
 _SECRET_END: Final = ("_key", "_token", "_secret", "_password", "_pwd", "_sig", "_signature")
 
 _USERINFO: Final = re.compile(r"//[^\s?#]*@")
-_PARAMETER: Final = re.compile(r"([?&;#])([^=&;#\s]+)=([^&#\s]*)")
+_NAME: Final = re.compile(r"[?&;#]([^=?&;#\s]+)=")
+_VALUE: Final = re.compile(r"[^&#\s]*")
 
 
 def printable(text: str) -> str:
@@ -37,12 +38,21 @@ def redacted(text: str) -> str:
     >>> redacted("from http://me:pw@host/?page=2&token=abc to ?api%5Fkey=1")
     'from http://***@host/?page=2&token=*** to ?api%5Fkey=***'
     """
-    return _PARAMETER.sub(_masked, _USERINFO.sub("//***@", text))
+    text = _USERINFO.sub("//***@", text)
+    kept: list[str] = []
+    told = 0
+    for found in _NAME.finditer(text):
+        if found.start() >= told and _is_secret(found[1]):
+            kept += [text[told : found.end()], "***"]
+            told = _end_of_value(text, found.end())
+    return "".join([*kept, text[told:]])
 
 
-def _masked(parameter: re.Match[str]) -> str:
-    mark, written, _ = parameter.groups()
-    name = unquote_plus(written).strip().lower().replace("-", "_")
-    if name in _SECRET or name.endswith(_SECRET_END):
-        return f"{mark}{written}=***"
-    return parameter.group()
+def _end_of_value(text: str, start: int) -> int:
+    value = _VALUE.match(text, start)
+    return start if value is None else value.end()
+
+
+def _is_secret(name: str) -> bool:
+    name = unquote_plus(name).strip().lower().replace("-", "_")
+    return name in _SECRET or name.endswith(_SECRET_END)

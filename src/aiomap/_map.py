@@ -334,6 +334,7 @@ def _stream(
         outbox=outbox,
         buffer=(lambda limit: max(1000, 16 * limit)) if window is None else (lambda _: window),
     )
+    outbox.made_room = engine.fill
     return Stream(engine, outbox)
 
 
@@ -347,6 +348,10 @@ async def _collect(engine: Engine) -> list[Any]:
             # The error's traceback holds this frame: without this they would keep each other, and the results, alive.
             del engine
     return [value for value in engine.results if value is not SKIP] if engine.holes else engine.results
+
+
+# What Python's warning about a forgotten `await`, and the name of a task, show.
+_collect.__name__ = _collect.__qualname__ = "amap"
 
 
 def _run_in_a_thread(collected: Coroutine[Any, Any, list[Any]]) -> list[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiomap._outcome import SKIP
@@ -18,13 +19,19 @@ _NONE: Final = object()
 
 
 class Outbox:
-    """Results in the order of completion. The engine keeps `spare`, the number that may be held, up to date."""
+    """Results in the order of completion.
 
-    __slots__ = ("_waiter", "ready", "spare")
+    The engine keeps up to date how many results may be held (`spare`), and whether a slot is free for which only a
+    delivery can make room (`full`). When it is, whoever takes something out calls `made_room`.
+    """
+
+    __slots__ = ("_waiter", "full", "made_room", "ready", "spare")
 
     def __init__(self) -> None:
         self.ready: deque[Any] = deque()
         self.spare = 0
+        self.full = False
+        self.made_room: Callable[[], object] = lambda: None
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, index: int, value: Any) -> bool:  # noqa: ARG002
@@ -86,14 +93,19 @@ class Ordered(Outbox):
 
     def _release(self, index: int, value: Any) -> None:
         """What waited for this item, and follows it without a gap, is ready now."""
+        skipped = 0
         while value is not _NONE:
-            if value is not SKIP:
+            if value is SKIP:
+                skipped += 1
+            else:
                 self.ready.append(value)
             index += 1
             value = self._early.pop(index, _NONE)
         self._next = index
         if self.ready:
             self.wake()
+        if skipped and self.full:
+            self.made_room()
 
     def held(self) -> int:
         """How many results are there and not delivered."""

@@ -104,7 +104,7 @@ class Stats:
 
 
 class Observer(Protocol):
-    """Looks on ten times a second, and once when the run is over."""
+    """Looks on ten times a second, and once when the run is over. It never raises."""
 
     def update(self, stats: Stats) -> None: ...
 

@@ -63,8 +63,8 @@ class Stream(Generic[R]):
             result: R = self._ready.popleft()
         except IndexError:
             result = await self._next()
-        if self._engine.full:
-            self._engine.fill()
+        if self._outbox.full:
+            self._outbox.made_room()
         return result
 
     async def _next(self) -> R:

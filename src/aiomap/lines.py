@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, final
 
@@ -145,7 +145,7 @@ def _count_lines(file: BinaryIO) -> int:
     return count + begun
 
 
-async def arriving_lines(descriptor: int) -> AsyncIterator[Line]:
+async def arriving_lines(descriptor: int) -> AsyncGenerator[Line, None]:
     """The lines of a pipe, a socket or a terminal, as they arrive; the event loop stays free meanwhile.
 
     The descriptor is left in blocking mode: what set `O_NONBLOCK` here would set it for every process that shares it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiomap._outcome import Observer, Stats
@@ -26,12 +27,33 @@ def progress_bar(total: int | None) -> Observer:
     except ImportError:
         raise MissingExtra("progress=True", "tqdm", "progress") from None
     if "ipykernel" in sys.modules or sys.stderr.isatty():
-        return _Bar(tqdm, total)
-    return _Lines(total)
+        return _Quiet(_Bar(tqdm, total))
+    return _Quiet(_Lines(total))
 
 
 def _ended(stats: Stats) -> int:
     return stats.done + stats.failed + stats.skipped
+
+
+class _Quiet:
+    """Looks on until that fails: a terminal that goes away must not take the run with it."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer: Observer | None = observer
+
+    def update(self, stats: Stats) -> None:
+        if self._observer is not None:
+            self._show(self._observer.update, stats)
+
+    def close(self, stats: Stats) -> None:
+        if self._observer is not None:
+            self._show(self._observer.close, stats)
+
+    def _show(self, show: Callable[[Stats], None], stats: Stats) -> None:
+        try:
+            show(stats)
+        except (OSError, ValueError):  # what a closed file raises
+            self._observer = None
 
 
 class _Bar:

@@ -169,17 +169,14 @@ class SimLoop(asyncio.BaseEventLoop):
             raise RuntimeError("an event loop runs here already: simulate in a plain function, not an async one")
         with _own_garbage():
             try:
-                result = self.run_until_complete(self._watch(main))
-            except (Exception, asyncio.CancelledError):
-                raised_by_main = self._main_ended
-                self._clean_up()
-                if raised_by_main:
-                    self._judge(allow_leaks=allow_leaks, allow_unhandled=allow_unhandled)
-                raise
+                result, error = self.run_until_complete(self._watch(main))
             finally:
                 self._clean_up()
-            self._judge(allow_leaks=allow_leaks, allow_unhandled=allow_unhandled)
-            return result
+            try:
+                self._judge(error, allow_leaks=allow_leaks, allow_unhandled=allow_unhandled)
+                return cast("T", result)
+            finally:
+                del error  # its traceback holds this frame: a cycle would keep the whole run in memory
 
     def advance(self, seconds: float) -> None:
         """Let time pass while code runs, as a slow step does; timers that are due by then fire late.
@@ -231,23 +228,28 @@ class SimLoop(asyncio.BaseEventLoop):
         """Put the context into `unhandled`, instead of logging it."""
         self.unhandled.append(context)
 
-    async def _watch(self, main: Callable[[], Awaitable[T]] | Awaitable[T]) -> T:
+    async def _watch(
+        self, main: Callable[[], Awaitable[T]] | Awaitable[T]
+    ) -> tuple[T | None, Exception | asyncio.CancelledError | None]:
         try:
-            return await (main() if callable(main) else main)
+            return await (main() if callable(main) else main), None
+        except (Exception, asyncio.CancelledError) as error:
+            return None, error
         finally:
             # Here, since a loop that is stopped goes on for a turn or two, in which what leaked may end.
             if not self._main_ended:
                 self._main_ended = True
-                here = asyncio.current_task()
-                self.leaked = [_describe(task) for task in self._alive() if task is not here]
+                self.leaked = [_describe(task) for task in self._alive() if task is not asyncio.current_task()]
 
-    def _judge(self, *, allow_leaks: bool, allow_unhandled: bool) -> None:
+    def _judge(self, error: BaseException | None, *, allow_leaks: bool, allow_unhandled: bool) -> None:
         if self.leaked and not allow_leaks:
-            raise Leaked(_report("tasks still alive when main ended (see allow_leaks)", self.leaked))
+            raise Leaked(_report("tasks still alive when main ended (see allow_leaks)", self.leaked)) from error
         if self.unhandled and not allow_unhandled:
             lines = [f"{context.get('message')}: {context.get('exception')!r}" for context in self.unhandled]
             what = "reached the exception handler (see allow_unhandled)"
-            raise Unhandled(_report(what, lines)) from self.unhandled[0].get("exception")
+            raise Unhandled(_report(what, lines)) from error or self.unhandled[0].get("exception")
+        if error is not None:
+            raise error
 
     def _clean_up(self) -> None:
         if self.is_closed():

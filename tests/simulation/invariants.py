@@ -83,12 +83,12 @@ class _Judge:
         self.got_at_cancel: dict[int, int] = {}
 
     def judge(self) -> Iterator[str]:
+        if self.record.crash is not None:
+            yield f"I7: the loop ended with {self.record.crash!r}"
+            return  # what was noted after a deadlock belongs to the loop's own clean-up
         for event in self.record.log:
             for wrong in getattr(self, "_" + event.what.replace(" ", "_"))(event):
                 yield f"at {event.at:g} s: {wrong}"
-        if self.record.crash is not None:
-            yield f"I7: the loop ended with {self.record.crash!r}"
-            return
         yield from self._after_all()
 
     def _after_all(self) -> Iterator[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
-__all__ = ["Consumer", "Ending", "Item", "Scenario", "draw"]
+__all__ = ["Consumer", "Ending", "Item", "Scenario", "WhenCancelled", "draw"]
 
 Verb: TypeAlias = Literal["amap", "aimap", "aoutcomes"]
 Source: TypeAlias = Literal["list", "iterator", "async iterator"]
@@ -18,22 +18,29 @@ Policy: TypeAlias = Literal["raise", "return", "skip"]
 
 
 class Ending(StrEnum):
-    """What an item does after its sleeps, or when it is cancelled."""
+    """What an item does after its sleeps."""
 
     RETURNS = "returns"
     RAISES = "raises ValueError"
     RAISES_CANCELLED = "raises a CancelledError of its own"
-    SWALLOWS = "swallows a cancel, sleeps and returns"
-    RAISES_WHEN_CANCELLED = "turns a cancel into a LookupError"
     STOPS_ASYNC = "raises StopAsyncIteration"
     STOPS_AT_CALL = "raises StopIteration before it returned an awaitable"
-    CLEANS_UP = "sleeps in its cleanup"
     CANCELS_ITSELF_AND_SLEEPS = "cancels its own task, then sleeps"
     CANCELS_ITSELF_AND_RETURNS = "cancels its own task, then returns"
     SETS_VARIABLE = "sets a context variable"
     SETS_EQUAL_VALUE = "sets a context variable to an equal, but other, value"
     SKIPS = "returns SKIP"
     NOT_AWAITABLE = "returns something that cannot be awaited"
+    INTERRUPTS = "raises KeyboardInterrupt"
+
+
+class WhenCancelled(StrEnum):
+    """What an item does when it is cancelled in one of its sleeps."""
+
+    ENDS = "ends"
+    CLEANS_UP = "sleeps in its cleanup, as it also does without a cancel"
+    SWALLOWS = "swallows the cancel, sleeps, and goes on to its ending"
+    RAISES = "raises LookupError"
     INTERRUPTS = "raises KeyboardInterrupt"
 
 
@@ -54,8 +61,9 @@ class Item:
     """sleeps: seconds, one after the other; busy: seconds for which it then holds up the loop."""
 
     sleeps: tuple[int, ...]
-    ending: Ending
     busy: float
+    ending: Ending
+    when_cancelled: WhenCancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,8 @@ def draw(seed: int) -> Scenario:
     """
     dice = random.Random(seed)
     kinds = [Ending.RETURNS, *dice.choices(tuple(Ending), [1 if e is Ending.INTERRUPTS else 4 for e in Ending], k=3)]
-    items = tuple(_item(dice, kinds) for _ in range(dice.randint(0, 9)))
+    manners = [WhenCancelled.ENDS, *dice.choices(tuple(WhenCancelled), (3, 4, 4, 2, 2), k=2)]
+    items = tuple(_item(dice, kinds, manners) for _ in range(dice.randint(0, 9)))
     source = dice.choice(("list", "iterator", "async iterator", "async iterator"))
     verb = dice.choice(("amap", "aimap", "aimap", "aoutcomes"))
     return Scenario(
@@ -121,6 +130,6 @@ def draw(seed: int) -> Scenario:
     )
 
 
-def _item(dice: random.Random, kinds: list[Ending]) -> Item:
+def _item(dice: random.Random, kinds: list[Ending], manners: list[WhenCancelled]) -> Item:
     sleeps = tuple(dice.choice((0, 1, 1, 2)) for _ in range(dice.randint(0, 3)))
-    return Item(sleeps, dice.choice(kinds), busy=dice.choice((0.0, 0.0, 0.0, 0.02)))
+    return Item(sleeps, dice.choice((0.0, 0.0, 0.0, 0.02)), dice.choice(kinds), dice.choice(manners))

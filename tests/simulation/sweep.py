@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import gc
 import random
+import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from itertools import chain
 
 import aiomap
 from tests.simulation.invariants import violations
@@ -47,21 +49,19 @@ class Sweep:
     def digest(self) -> str:
         return self._history.hexdigest()
 
-    def run(self, scenarios: Iterable[int], *, most: int, eager: bool = False, debug: bool = False) -> None:
-        """At most `most` runs, all of those of one scenario before the next."""
-        for scenario in scenarios:
-            gc.collect()  # a SimLoop hides its garbage from the collector's own count
-            clean = Case(scenario, scenario % 7, eager=eager, debug=debug)
-            if self.count >= most:
-                return
-            steps = self._replay(clean).steps
-            for case in _cancelled(clean, steps):
-                if self.count >= most:
-                    return
-                self._replay(case)
+    def run(self, scenarios: Sequence[int], *, most: int = sys.maxsize, eager: bool = False, debug: bool = False) -> None:
+        """All runs of these scenarios, at most `most`, and varied ones first, so that a few of them tell much."""
+        clean = [Case(scenario, scenario % 7, eager=eager, debug=debug) for scenario in scenarios]
+        steps = [self._replay(case).steps for case in clean[: most - self.count]]
+        cancelled = list(chain.from_iterable(map(_cancelled, clean, steps)))
+        random.Random(len(cancelled)).shuffle(cancelled)
+        for case in cancelled[: most - self.count]:
+            self._replay(case)
 
     def _replay(self, case: Case) -> Record:
         self.count += 1
+        if self.count % 100 == 0:
+            gc.collect()  # a SimLoop hides its garbage from the collector's own count
         record = replay(case, self._library)
         self._history.update(record.trace.encode())
         return record

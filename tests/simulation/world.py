@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import aiomap
 from aiomap.testing import Deadlock, Livelock, SimLoop
-from tests.simulation.scenario import Consumer, Ending, Item, Scenario, draw
+from tests.simulation.scenario import Consumer, Ending, Item, Scenario, WhenCancelled, draw
 
 __all__ = ["Case", "Event", "Interrupt", "Record", "simulate"]
 
@@ -335,13 +335,15 @@ class _World:
                 self.loop.advance(item.busy)
                 self._seen = self.loop.time()
         except asyncio.CancelledError:
-            if item.ending is Ending.RAISES_WHEN_CANCELLED:
+            if item.when_cancelled is WhenCancelled.RAISES:
                 raise LookupError(index) from None
-            if item.ending is not Ending.SWALLOWS:
+            if item.when_cancelled is WhenCancelled.INTERRUPTS:
+                raise Interrupt(index) from None
+            if item.when_cancelled is not WhenCancelled.SWALLOWS:
                 raise
             await self.sleep(1, "cancelled", index)
         finally:
-            if item.ending is Ending.CLEANS_UP:
+            if item.when_cancelled is WhenCancelled.CLEANS_UP:
                 await self.sleep(0, "cancelled", index)
                 await self.sleep(1, "cancelled", index)
         return await self._end(index, item.ending)

@@ -1,0 +1,113 @@
+"""A web site on loopback for the demonstration: pages that link to each other; some are slow, missing or broken.
+
+    python demo/site.py [PAGES] [SEED]
+
+It prints its address and serves until its standard input is closed. The same seed gives the same pages, however often
+and in whatever order they are asked for. `/links.txt` lists them, `/failing` says how many of them fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import math
+import random
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+from aiohttp import web
+
+Kind = Literal["plain", "gzip", "redirect", "missing", "broken"]
+
+# How many in a thousand pages are of which kind.
+KINDS: dict[Kind, int] = {"plain": 865, "gzip": 100, "redirect": 20, "missing": 10, "broken": 5}
+FAILING: tuple[Kind, ...] = ("missing", "broken")
+MEDIAN_LATENCY = 0.025  # seconds
+SLOW = 0.01  # of all pages; they take one to two seconds
+
+TOPICS = "bees rivers clocks bridges maps salt kites lanterns ferries moss orchards tides".split()
+WORDS = "the a slow quiet old map of bees and rivers is kept in every harbour where ferries wait for tides".split()
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the site: all there is to know about it follows from its number and the seed."""
+
+    number: int
+    kind: Kind
+    latency: float
+    title: str
+    text: str
+    links: tuple[int, ...]
+
+    def html(self) -> str:
+        links = "\n".join(f'<li><a href="/page/{number}">page {number}</a>' for number in self.links)
+        return f"<!doctype html>\n<title>{self.title}</title>\n<h1>{self.title}</h1>\n<p>{self.text}</p>\n<ul>\n{links}\n</ul>\n"
+
+
+def make_page(number: int, pages: int, seed: int) -> Page:
+    dice = random.Random(f"{seed}/{number}")
+    kind = dice.choices(list(KINDS), list(KINDS.values()))[0]
+    slow = dice.random() < SLOW
+    return Page(
+        number=number,
+        kind=kind,
+        latency=dice.uniform(1, 2) if slow else dice.lognormvariate(math.log(MEDIAN_LATENCY), 0.5),
+        title=f"Page {number}: on {dice.choice(TOPICS)}",
+        text=" ".join(dice.choices(WORDS, k=dice.randint(50, 300))),
+        links=tuple(dice.randrange(pages) for _ in range(dice.randint(3, 12))),
+    )
+
+
+def make_site(pages: int, seed: int) -> web.Application:
+    async def answer_page(request: web.Request) -> web.Response:
+        page = make_page(int(request.match_info["number"]), pages, seed)
+        await asyncio.sleep(page.latency)
+        match page.kind:
+            case "missing":
+                raise web.HTTPNotFound
+            case "broken":
+                raise web.HTTPInternalServerError
+            case "redirect":
+                raise web.HTTPFound(f"/moved/{page.number}")
+            case "gzip":
+                packed = gzip.compress(page.html().encode(), 1, mtime=0)
+                return web.Response(body=packed, content_type="text/html", headers={"Content-Encoding": "gzip"})
+            case "plain":
+                return web.Response(text=page.html(), content_type="text/html")
+
+    async def answer_moved(request: web.Request) -> web.Response:
+        page = make_page(int(request.match_info["number"]), pages, seed)
+        return web.Response(text=page.html(), content_type="text/html")
+
+    async def list_links(request: web.Request) -> web.Response:
+        return web.Response(text="".join(f"http://{request.host}/page/{number}\n" for number in range(pages)))
+
+    async def count_failing(_: web.Request) -> web.Response:
+        kinds = Counter(make_page(number, pages, seed).kind for number in range(pages))
+        return web.Response(text=str(sum(kinds[kind] for kind in FAILING)))
+
+    site = web.Application()
+    site.router.add_get(r"/page/{number:\d+}", answer_page)
+    site.router.add_get(r"/moved/{number:\d+}", answer_moved)
+    site.router.add_get("/links.txt", list_links)
+    site.router.add_get("/failing", count_failing)
+    return site
+
+
+async def serve(pages: int, seed: int) -> None:
+    runner = web.AppRunner(make_site(pages, seed), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0]
+    print(f"http://{host}:{port}", flush=True)
+    closed = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin, closed.set)
+    await closed.wait()
+    await runner.cleanup()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(*(int(argument) for argument in sys.argv[1:]), *(10_000, 1)[len(sys.argv) - 1 :]))

@@ -1,0 +1,275 @@
+"""Known ways to break the engine: replacements in its source.
+
+Invariant: a mutant changes what a user can see, and nothing else, so the sweep must notice it. One whose old text is
+not found, or stands there twice, must be adapted: it is tried against the source as it is, or not at all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiomap
+
+__all__ = ["MUTANTS", "Mutant", "load"]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """Where `old` stands in a module, once, `new` shall stand."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+
+
+def load(mutant: Mutant, folder: Path) -> types.ModuleType:
+    """A second copy of aiomap, with the mutant in it, beside the one that is imported already."""
+    shutil.copytree(Path(aiomap.__file__).parent, folder / "aiomap", ignore=shutil.ignore_patterns("__pycache__"))
+    file = folder / "aiomap" / f"{mutant.module}.py"
+    text = file.read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        raise LookupError(f"the mutant {mutant.name!r} must be adapted: in {mutant.module} {mutant.old!r} "
+                          f"is found {text.count(mutant.old)} times, not once")  # fmt: skip
+    file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "aiomap"}
+    sys.path.insert(0, str(folder))
+    try:
+        return importlib.import_module("aiomap")
+    finally:
+        sys.path.remove(str(folder))
+        for name in list(sys.modules):
+            if name.partition(".")[0] == "aiomap":
+                del sys.modules[name]
+        sys.modules.update(kept)
+
+
+MUTANTS = [
+    Mutant(
+        "one item too many runs",
+        "_engine",
+        "free, dry = self.limit - live,",
+        "free, dry = self.limit + 1 - live,",
+    ),
+    Mutant(
+        "one worker fewer is started than there are slots",
+        "_engine",
+        "for _ in range(min(wanted, _BATCH)):",
+        "for _ in range(min(wanted, _BATCH) if live == 0 else 0):",
+    ),
+    Mutant(
+        "starts go on after a failure or a cancel",
+        "_engine",
+        "self.stopped = self.shut = True\n        if self.started:\n            self._source.stop()",
+        "self.stopped = True",
+    ),
+    Mutant(
+        "the cancel of the caller arrives a turn late",
+        "_engine",
+        "        self.engine.halt()\n        return super()",
+        "        return super()",
+    ),
+    Mutant(
+        "a cancelled caller does not wait for the workers",
+        "_engine",
+        "                self.stop()\n        if cancelled",
+        "                self.stop()\n                break\n        if cancelled",
+    ),
+    Mutant(
+        "running items are not cancelled on a failure",
+        "_engine",
+        "                self._cancelled = True\n                self._cancel_running()",
+        "                self._cancelled = True\n                if error is None:\n                    self._cancel_running()",
+    ),
+    Mutant(
+        "running items are cancelled once more by every stop",
+        "_engine",
+        "            if not self._cancelled:\n                self._cancelled",
+        "            if True:\n                self._cancelled",
+    ),
+    Mutant(
+        "a first cancel of the caller that follows a failure is forwarded",
+        "_engine",
+        "if self._outside_cancels > 1:\n                    self",
+        "if self._outside_cancels > 0:\n                    self",
+    ),
+    Mutant(
+        "a second cancel of the caller is not forwarded",
+        "_engine",
+        "if self._outside_cancels > 1:\n                    self",
+        "if self._outside_cancels > 9:\n                    self",
+    ),
+    Mutant(
+        "a cancel of the caller is swallowed",
+        "_engine",
+        "            raise cancelled\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a failure outranks a cancel of the caller",
+        "_engine",
+        "if cancelled is not None and (self.error is None or isinstance(self.error, Exception)):",
+        "if cancelled is not None and self.error is None:",
+    ),
+    Mutant(
+        "a failure outranks a KeyboardInterrupt that follows it",
+        "_engine",
+        "self.error is None or isinstance(self.error, Exception) > isinstance(error, Exception)",
+        "self.error is None",
+    ),
+    Mutant(
+        "a CancelledError that an item made is taken for a cancel of the run",
+        "_engine",
+        "if self._cancelled and isinstance(error, asyncio.CancelledError):",
+        "if isinstance(error, asyncio.CancelledError):",
+    ),
+    Mutant(
+        "a StopAsyncIteration of an item is not wrapped",
+        "_verdict",
+        "isinstance(error, StopIteration | StopAsyncIteration)",
+        "isinstance(error, StopIteration)",
+    ),
+    Mutant(
+        "a changed context is told by ==",
+        "_engine",
+        "referents(context)[-1] is not clean",
+        "referents(context)[-1] != clean",
+    ),
+    Mutant(
+        "a changed context is not noticed",
+        "_engine",
+        "or (context if clean is None else referents(context)[-1] is not clean)",
+        "or (clean is not None and self._isolate)",
+    ),
+    Mutant(
+        "a cancel that an item left in its task is not noticed",
+        "_engine",
+        "if self.shut or cancelling() or (context",
+        "if self.shut or (context",
+    ),
+    Mutant(
+        "isolate=True does nothing",
+        "_engine",
+        "clean = object() if self._isolate else root(context) if context else None",
+        "clean = root(context) if context else None",
+    ),
+    Mutant(
+        "a worker cancelled before its first step stays in the books",
+        "_engine",
+        "        task.add_done_callback(self._gone)\n",
+        "",
+    ),
+    Mutant(
+        "two running items have the same slot",
+        "_engine",
+        "Call(heappop(self._slots) if self._slots else len(self._workers))",
+        "Call(len(self._workers))",
+    ),
+    Mutant(
+        "the window of a stream is not kept",
+        "_engine",
+        "room = sys.maxsize if self._outbox is None else self._capacity - self._outbox.held() - live",
+        "room = sys.maxsize",
+    ),
+    Mutant(
+        "a full window never opens again",
+        "_engine",
+        "self.full = free > 0 and room <= 0 and not dry",
+        "self.full = False",
+    ),
+    Mutant(
+        "pause() is ignored",
+        "_engine",
+        "self.shut = self.stopped or self._paused or dry",
+        "self.shut = self.stopped or dry",
+    ),
+    Mutant(
+        "drain() goes on with the input",
+        "_engine",
+        "        self._close_source()\n        self.pause(False)",
+        "        self.pause(False)",
+    ),
+    Mutant(
+        "a failure of the source is lost unless it stops the run",
+        "_engine",
+        "        elif self.error is None:\n            self.error = error\n\n    async def _feed",
+        "\n    async def _feed",
+    ),
+    Mutant(
+        "a failure of the source never stops the run",
+        "_engine",
+        "if self._verdicts.fail_fast or not isinstance(error, Exception):",
+        "if not isinstance(error, Exception):",
+    ),
+    Mutant(
+        "a plain source is entered in the contexts of the workers",
+        "_source",
+        "        if self._plain is None:\n            pulled",
+        "        if False:\n            pulled",
+    ),
+    Mutant(
+        "a plain source is asked again after its end",
+        "_source",
+        "chain(enumerate(pulled), self._end())",
+        "chain(enumerate(pulled), enumerate(pulled), self._end())",
+    ),
+    Mutant(
+        "an async source is asked again after its end",
+        "_source",
+        "except StopAsyncIteration:\n                return",
+        "except StopAsyncIteration:\n                await anext(iterator, None)\n                return",
+    ),
+    Mutant(
+        "an async source is not closed",
+        "_source",
+        "await close()",
+        "pass",
+    ),
+    Mutant(
+        "an async source is read far ahead",
+        "_source",
+        "while not self.ended and len(self._ahead) > min(self._free(), _BURST):",
+        "while not self.ended and len(self._ahead) > 3:",
+    ),
+    Mutant(
+        "an async source is not asked again when its item was taken",
+        "_source",
+        "self._wanted.set_result(None)",
+        "pass",
+    ),
+    Mutant(
+        "results in order are given out as they come",
+        "_outbox",
+        "if index != self._next:",
+        "if False:",
+    ),
+    Mutant(
+        "a SKIP leaves a hole in the order",
+        "_outbox",
+        "        elif self._early:\n            self._release(index, value)",
+        "        elif value is SKIP:\n            pass\n        elif self._early:\n            self._release(index, value)",
+    ),
+    Mutant(
+        "a waiting consumer is not woken by what was held for the order",
+        "_outbox",
+        "        if self.ready:\n            self.wake()",
+        "",
+    ),
+    Mutant(
+        "the failure of a stream is raised again and again",
+        "_stream",
+        "        self._raised = True\n        raise self._engine.error\n\n    async def __aenter__",
+        "        raise self._engine.error\n\n    async def __aenter__",
+    ),
+    Mutant(
+        "a closed stream has lost the results that were there",
+        "_stream",
+        "            engine.stop()\n            await engine.finish()",
+        "            engine.stop()\n            await engine.finish()\n            self._ready.clear()",
+    ),
+]
