@@ -7,6 +7,7 @@ import contextvars
 import itertools
 import random
 import weakref
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterator
 
 import pytest
@@ -453,10 +454,11 @@ def test_the_loop_gets_a_turn_every_10_ms_also_when_no_item_ever_suspends(
 
 
 @pytest.mark.any_loop
-def test_starting_many_workers_leaves_the_loop_alive(play: Play) -> None:
+@pytest.mark.parametrize("isolate", [False, True])
+def test_starting_many_workers_leaves_the_loop_alive(play: Play, isolate: bool) -> None:
     async def main() -> None:
         turn = 0
-        turns_with_a_start: set[int] = set()
+        starts: Counter[int] = Counter()
         all_started = asyncio.Event()
 
         async def count_turns() -> None:
@@ -466,15 +468,17 @@ def test_starting_many_workers_leaves_the_loop_alive(play: Play) -> None:
                 await asyncio.sleep(0)
 
         async def note(item: int) -> None:
-            turns_with_a_start.add(turn)
-            if item == 1999:
+            starts[turn] += 1
+            if item == 3999:
                 all_started.set()
-            await all_started.wait()
+            if item % 2:
+                await all_started.wait()
 
         counter = asyncio.ensure_future(count_turns())
-        await amap(note, range(2000), 2000)
+        await amap(note, range(4000), 4000, isolate=isolate)
         await counter
-        assert len(turns_with_a_start) >= 3
+        assert not isolate or max(starts.values()) <= 2100
+        assert len(starts) >= (2 if isolate else 1)
 
     play(main)
 

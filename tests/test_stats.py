@@ -99,7 +99,17 @@ def test_slot_seconds_say_where_the_time_of_the_slots_went(play: Play) -> None:
         assert await drained(aimap(Meter(lambda _: 1.0), slow_numbers(), 1)) == {"function": 3, "source": 4}
         # A consumer that takes 3 s for each result of a one-second item, with a window of one.
         slow = await drained(aimap(Meter(lambda _: 1.0), range(3), 1, buffer=0), pause=3.0)
-        assert slow == {"function": 3, "consumer": 4, "idle": 3}
+        assert slow == {"function": 3, "consumer": 4}
+
+    play(main)
+
+
+def test_the_ledger_is_closed_when_the_run_is_over(play: Play) -> None:
+    async def main() -> None:
+        stream = aimap(Meter(lambda _: 1.0), range(4), 2)
+        assert await drained(stream) == {"function": 4}
+        await asyncio.sleep(100)
+        assert sum(stream.stats.slot_seconds.values()) == 4
 
     play(main)
 

@@ -1,13 +1,12 @@
 """Whether a context is still what it was.
 
 Invariant: no code of the user's runs here, and a changed context is never taken for a clean one. (A clean one may be
-taken for a changed one: that costs a new task, and no more.)
+taken for a changed one: that costs a new task, and no more.) This is CPython's: its contexts refer to their mapping last.
 """
 
 from __future__ import annotations
 
 import gc
-import sys
 from contextvars import Context
 
 __all__ = ["root"]
@@ -18,4 +17,4 @@ def root(context: Context) -> object:
 
     `==` on contexts will not do: it calls the values' `__eq__`, and takes an equal object for the same one.
     """
-    return gc.get_referents(context)[-1] if sys.implementation.name == "cpython" else object()
+    return gc.get_referents(context)[-1]

@@ -88,7 +88,8 @@ class Engine:
         self._doors: list[_Door] = []
         self._workers: dict[asyncio.Task[None], Call] = {}
         self._feeder: asyncio.Task[None] | None = None
-        self._ticker: asyncio.TimerHandle | None = None
+        self._ticker: asyncio.Handle | None = None
+        self._fill_later: asyncio.Handle | None = None
         self._slots: list[int] = []
         self._unstarted = self._failed = self._skipped = self._cut = 0
         self._last = -1
@@ -171,7 +172,7 @@ class Engine:
         self.halt()
         if not self.started:
             self.ended = True
-        elif self.loop.is_running():
+        elif self.loop.is_running():  # else the coroutines of a dead loop are being collected
             if not self._cancelled:
                 self._cancelled = True
                 self._cancel_running()
@@ -181,9 +182,8 @@ class Engine:
         """Waits until no task of the run is alive. A cancel of the waiting task stops the run first."""
         cancelled = None
         while not self.ended:
-            door = _Door(loop=self.loop)
+            self._doors.append(door := _Door(loop=self.loop))
             door.engine = self
-            self._doors.append(door)
             try:
                 await door
             except asyncio.CancelledError as error:
@@ -234,18 +234,23 @@ class Engine:
         self.shut = self.stopped or self._paused or dry or free < 0 or room < 0
         if not self.shut and free and room:
             wanted = source.available(min(free, room) + self._unstarted) - self._unstarted
-            for _ in range(min(wanted, _BATCH)):
+            for _ in range(min(wanted, 1 if self._fill_later else _BATCH)):
                 self._spawn()
-            if wanted > _BATCH:
-                self.loop.call_soon(self.fill)
+            if wanted > _BATCH and not self._fill_later:
+                self._fill_later = self.loop.call_soon(self._go_on)
             started = len(self._workers) - live
             free, room = free - started, room - started
         if self._outbox is not None:
             self._outbox.full = free > 0 and room <= 0 and not dry
             self._outbox.spare = self._capacity - len(self._workers)
-        self._slot_time.book(self._now(), len(self._workers), max(0, free), self._why_free(dry))
-        if not self._workers and self._feeder is None and (dry or self.stopped):
+        over = not self._workers and self._feeder is None and (dry or self.stopped)
+        self._slot_time.book(self._now(), len(self._workers), 0 if over else max(0, free), self._why_free(dry))
+        if over:
             self._end()
+
+    def _go_on(self) -> None:
+        self._fill_later = None
+        self.fill()
 
     def _why_free(self, dry: bool) -> str:
         if self._paused or (self._outbox is not None and self._outbox.full):
@@ -325,9 +330,6 @@ class Engine:
         return False
 
     def _fail(self, call: Call, item: Any, error: BaseException, awaitable: object) -> None:
-        if not self.loop.is_running():  # nobody threw this: the coroutines of a dead loop are being collected
-            self.stopped = self.shut = True
-            return
         if self._cancelled and isinstance(error, asyncio.CancelledError):
             self._cut += 1
             return
@@ -344,8 +346,6 @@ class Engine:
             self.shut = True
 
     def _source_failed(self, error: BaseException) -> None:
-        if not self.loop.is_running():
-            return
         self._source.stop()
         if self._verdicts.fail_fast or not isinstance(error, Exception):
             self.stop(error)

@@ -36,7 +36,7 @@ import random
 import re
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from concurrent.futures import Executor
 from contextvars import Context
 from pathlib import Path
@@ -167,16 +167,18 @@ class SimLoop(asyncio.BaseEventLoop):
         if asyncio._get_running_loop() is not None:  # noqa: SLF001
             self.close()
             raise RuntimeError("an event loop runs here already: simulate in a plain function, not an async one")
+        # The error of `main` stands in a list, not in a variable or a future, because its traceback holds the frames
+        # that hold these: a cycle, which would keep the whole run in memory.
+        errors: list[Exception | asyncio.CancelledError] = []
         with _own_garbage():
             try:
-                result, error = self.run_until_complete(self._watch(main))
+                result = self.run_until_complete(self._watch(main, errors))
             finally:
                 self._clean_up()
-            try:
-                self._judge(error, allow_leaks=allow_leaks, allow_unhandled=allow_unhandled)
-                return cast("T", result)
-            finally:
-                del error  # its traceback holds this frame: a cycle would keep the whole run in memory
+        self._judge(errors, allow_leaks=allow_leaks, allow_unhandled=allow_unhandled)
+        if errors:
+            raise errors.pop()
+        return cast("T", result)
 
     def advance(self, seconds: float) -> None:
         """Let time pass while code runs, as a slow step does; timers that are due by then fire late.
@@ -229,27 +231,27 @@ class SimLoop(asyncio.BaseEventLoop):
         self.unhandled.append(context)
 
     async def _watch(
-        self, main: Callable[[], Awaitable[T]] | Awaitable[T]
-    ) -> tuple[T | None, Exception | asyncio.CancelledError | None]:
+        self, main: Callable[[], Awaitable[T]] | Awaitable[T], errors: list[Exception | asyncio.CancelledError]
+    ) -> T | None:
         try:
-            return await (main() if callable(main) else main), None
+            return await (main() if callable(main) else main)
         except (Exception, asyncio.CancelledError) as error:
-            return None, error
+            errors.append(error)
+            return None
         finally:
             # Here, since a loop that is stopped goes on for a turn or two, in which what leaked may end.
             if not self._main_ended:
                 self._main_ended = True
                 self.leaked = [_describe(task) for task in self._alive() if task is not asyncio.current_task()]
 
-    def _judge(self, error: BaseException | None, *, allow_leaks: bool, allow_unhandled: bool) -> None:
+    def _judge(self, errors: Sequence[BaseException], *, allow_leaks: bool, allow_unhandled: bool) -> None:
         if self.leaked and not allow_leaks:
-            raise Leaked(_report("tasks still alive when main ended (see allow_leaks)", self.leaked)) from error
+            report = _report("tasks still alive when main ended (see allow_leaks)", self.leaked)
+            raise Leaked(report) from next(iter(errors), None)
         if self.unhandled and not allow_unhandled:
             lines = [f"{context.get('message')}: {context.get('exception')!r}" for context in self.unhandled]
-            what = "reached the exception handler (see allow_unhandled)"
-            raise Unhandled(_report(what, lines)) from error or self.unhandled[0].get("exception")
-        if error is not None:
-            raise error
+            report = _report("reached the exception handler (see allow_unhandled)", lines)
+            raise Unhandled(report) from next(iter(errors), self.unhandled[0].get("exception"))
 
     def _clean_up(self) -> None:
         if self.is_closed():

@@ -1,0 +1,63 @@
+"""The demonstration does what it says, on a site that is the same every time."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+DEMO = Path(__file__).parent.parent / "demo"
+
+
+@pytest.fixture(scope="module")
+def site() -> ModuleType:
+    """demo/site.py, under a name that Python's own `site` does not have."""
+    spec = importlib.util.spec_from_file_location("demo_site", DEMO / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_demonstration_fetches_the_whole_site_and_says_so(tmp_path: Path) -> None:
+    program = "import sys, pathlib, run; run.FOLDER = pathlib.Path(sys.argv[1]); sys.exit(run.main(300))"
+    child = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=DEMO,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert child.returncode == 0, child.stdout + child.stderr
+    assert child.stdout.count("\nok ") == 2
+    assert "WRONG" not in child.stdout
+    records = [json.loads(line) for line in (tmp_path / "pages.jsonl").read_text().splitlines()]
+    assert Counter(record["key"] for record in records) == Counter((tmp_path / "links.txt").read_text().split())
+    assert any("/moved/" in record.get("value", {}).get("url", "") for record in records)
+
+
+def test_the_same_seed_gives_the_same_site(site: ModuleType) -> None:
+    pages = [site.make_page(number, 1000, 1) for number in range(1000)]
+    assert pages == [site.make_page(number, 1000, 1) for number in range(1000)]
+    assert pages != [site.make_page(number, 1000, 2) for number in range(1000)]
+    # So it is on every Python.
+    assert (pages[7].kind, round(pages[7].latency, 6), pages[7].links[:3]) == EXAMPLE
+
+
+EXAMPLE = ("plain", 0.017952, (663, 936, 966))
+
+
+def test_the_site_has_pages_of_every_kind_and_only_links_to_its_own(site: ModuleType) -> None:
+    pages = [site.make_page(number, 1000, 1) for number in range(1000)]
+    assert {page.kind for page in pages} == set(site.KINDS)
+    assert all(0 <= link < 1000 for page in pages for link in page.links)
+    assert 0 < sum(page.latency >= 1 for page in pages) < 50
