@@ -141,6 +141,37 @@ def test_a_second_cancel_is_forwarded_once_more_and_never_swallowed(play: Play) 
 
 
 @pytest.mark.any_loop
+def test_a_second_cancel_of_a_streams_consumer_is_forwarded_too(play: Play) -> None:
+    async def main() -> None:
+        received = 0
+
+        async def stubborn(_: int) -> None:
+            nonlocal received
+            for _ in range(2):
+                try:
+                    await asyncio.sleep(5)
+                except asyncio.CancelledError:
+                    received += 1
+
+        async def consume() -> None:
+            async with aimap(stubborn, range(1)) as stream:
+                async for _ in stream:
+                    pass
+
+        task = asyncio.create_task(consume())
+        await turns()
+        task.cancel()
+        await turns()
+        assert received == 1
+        assert not task.done()
+        task.cancel()
+        assert await cancelled(task)
+        assert received == 2
+
+    play(main)
+
+
+@pytest.mark.any_loop
 def test_a_cancel_after_a_failure_is_not_forwarded_a_second_time_but_the_one_after_it_is(play: Play) -> None:
     async def main() -> None:
         received = 0

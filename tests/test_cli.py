@@ -278,7 +278,7 @@ async def half_way(site: Site, folder: Path, *, piped: bool = False) -> AsyncIte
             if process.stdin is not None:
                 process.stdin.write(file.read())
             await site.was_asked(6)
-            while len((folder / "out").read_bytes().splitlines()) < 3:
+            while len((folder / "out").read_bytes().splitlines()) < 3:  # noqa: ASYNC110  (another process writes it)
                 await asyncio.sleep(0.001)
             yield process
 
@@ -435,7 +435,7 @@ def test_a_slow_reader_of_the_output_stops_nothing_else() -> None:
 
 
 def test_lines_that_come_one_by_one_are_written_one_by_one(tmp_path: Path) -> None:
-    """However the end of a write and the next line fall together: a thousand times both happen at about the same time."""
+    """However the end of a write and the next line fall together: a thousand times they do at about the same time."""
 
     async def main() -> None:
         with (tmp_path / "out").open("wb") as file:

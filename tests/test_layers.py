@@ -31,6 +31,7 @@ LAYERS = {
     "_verdict": 2,
     "_call": 1,
     "_context": 1,
+    "_door": 1,
     "_outcome": 1,
     "_slot_time": 1,
     "_turn": 1,

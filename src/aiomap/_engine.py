@@ -22,16 +22,17 @@ from contextvars import Context
 from heapq import heappop, heappush
 from itertools import islice
 from types import coroutine
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiomap._call import Call, calls
 from aiomap._context import root
+from aiomap._door import Door
 from aiomap._outbox import Outbox
 from aiomap._outcome import SKIP, Observer, Stats
 from aiomap._slot_time import SlotTime
 from aiomap._source import AsyncSource, SyncSource
 from aiomap._turn import Turn
-from aiomap._verdict import NOT_CALLED, Halt, Verdicts, as_failure, judged
+from aiomap._verdict import NOT_CALLED, Halt, Verdicts, as_failure, ends_the_program, judged
 
 __all__ = ["Engine"]
 
@@ -39,16 +40,6 @@ __all__ = ["Engine"]
 _BATCH: Final = 512
 # Seconds between two looks of an observer.
 _TICK: Final = 0.1
-
-
-class _Door(asyncio.Future[None]):
-    """What a caller waits on. Cancelling the caller stops the run in that step, not when the caller gets its turn."""
-
-    engine: Engine
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        self.engine.halt()
-        return super().cancel(msg)
 
 
 @coroutine
@@ -85,7 +76,7 @@ class Engine:
         self.limit, self._capacity = limit, limit + buffer(limit)
         self._paused = self._cancelled = self._starting = self._feeder_told = False
         self._outside_cancels = 0
-        self._doors: list[_Door] = []
+        self._doors: list[Door] = []
         self._workers: dict[asyncio.Task[None], Call] = {}
         self._feeder: asyncio.Task[None] | None = None
         self._ticker: asyncio.Handle | None = None
@@ -165,9 +156,7 @@ class Engine:
 
     def stop(self, error: BaseException | None = None) -> None:
         """Nothing starts any more; what runs is cancelled, once. A KeyboardInterrupt outranks other errors."""
-        if error is not None and (
-            self.error is None or isinstance(self.error, Exception) > isinstance(error, Exception)
-        ):
+        if self.error is None or ends_the_program(error) > ends_the_program(self.error):
             self.error = error
         self.halt()
         if not self.started:
@@ -178,21 +167,24 @@ class Engine:
                 self._cancel_running()
             self.fill()
 
+    def cancel(self) -> None:
+        """A cancel from outside: the first stops the run, each further one is forwarded to what runs."""
+        self._outside_cancels += 1
+        if self._outside_cancels > 1:
+            self._cancel_running()
+        self.stop()
+
     async def finish(self) -> None:
         """Waits until no task of the run is alive. A cancel of the waiting task stops the run first."""
         cancelled = None
         while not self.ended:
-            self._doors.append(door := _Door(loop=self.loop))
-            door.engine = self
+            self._doors.append(Door(self.loop, self.halt))
             try:
-                await door
+                await self._doors[-1]
             except asyncio.CancelledError as error:
                 cancelled = error
-                self._outside_cancels += 1
-                if self._outside_cancels > 1:
-                    self._cancel_running()
-                self.stop()
-        if cancelled is not None and (self.error is None or isinstance(self.error, Exception)):
+                self.cancel()
+        if cancelled is not None and not ends_the_program(self.error):
             raise cancelled
 
     def elapsed(self) -> float:
@@ -276,7 +268,8 @@ class Engine:
     # All in one frame: a call per item would cost more than the rest of the loop.
     async def _work(self, call: Call, context: Context) -> None:  # noqa: C901, PLR0912
         """Runs one item after the other."""
-        if self._starting:  # an eager task factory runs us inside of create_task
+        turn = self._turn
+        while self._starting or turn.is_over(self._now()):  # an eager task factory runs us inside of create_task
             await _next_turn()
         self._unstarted -= 1
         call.task.remove_done_callback(self._gone)
@@ -284,15 +277,14 @@ class Engine:
         put: Callable[[int, Any], bool] | None = None if self._outbox is None else self._outbox.put
         if self._verdicts.value is not None:
             function, put = judged(self._verdicts.value, call, function, self)
-        items, results, turn = self._source.items, self.results, self._turn
-        skip: object = SKIP
+        items, results, skip = self._source.items, self.results, cast("object", SKIP)
         # An empty context is false when clean, which is free to test. An isolated worker never is clean.
         clean = object() if self._isolate else root(context) if context else None
         cancelling, referents = call.task.cancelling, gc.get_referents
         awaitable: object = NOT_CALLED
-        stride, looked = 1, self._now()
+        stride, looked, number = 1, self._now(), turn.number
         try:
-            while not self.shut and self._source.available(1) and not turn.is_over(looked):
+            while not self.shut and self._source.available(1):
                 for index, item in islice(items, stride):
                     call.index = index
                     if listed:
@@ -315,7 +307,9 @@ class Engine:
                     if self.shut or cancelling() or (context if clean is None else referents(context)[-1] is not clean):
                         return
                 before, looked = looked, self._now()
-                stride = turn.stride(stride, looked - before)
+                if turn.is_over(looked) and turn.number == number:  # else an item was suspended in between
+                    return
+                stride, number = turn.stride(stride, looked - before), turn.number
         except BaseException as error:
             self._source_failed(error)
         finally:
@@ -387,8 +381,7 @@ class Engine:
         if self._observer is not None:
             self._observer.close(self.stats())
         for door in self._doors:
-            if not door.done():
-                door.set_result(None)
+            door.open()
         self._doors.clear()
         if self._outbox is not None:
             self._outbox.wake()

@@ -16,6 +16,7 @@ from aiomap._arguments import check_limit
 from aiomap._engine import Engine
 from aiomap._outbox import Outbox
 from aiomap._outcome import Stats
+from aiomap._verdict import ends_the_program
 
 __all__ = ["Stream"]
 
@@ -89,6 +90,8 @@ class Stream(Generic[R]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and issubclass(kind, asyncio.CancelledError) and not self._engine.ended:
+            self._engine.cancel()  # so that a second cancel, while this waits, is known for one
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -105,7 +108,7 @@ class Stream(Generic[R]):
         if not engine.ended:
             engine.stop()
             await engine.finish()
-        if engine.error is not None and not self._raised and not isinstance(engine.error, Exception):
+        if engine.error is not None and not self._raised and ends_the_program(engine.error):
             self._raised = True
             raise engine.error
 

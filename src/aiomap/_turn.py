@@ -1,7 +1,7 @@
 """How long the event loop has gone without a turn.
 
-Invariant: whoever asks `is_over` often enough, and then gives way, keeps the loop from standing still for more than
-`_TURN` of the asker's running time. It costs nothing per item, and one callback per millisecond at most.
+Invariant: who asks `is_over` often enough, and gives way when it is, keeps the loop from standing still for more than
+`_TURN` of the asker's own running time. It costs nothing per item, and one callback per millisecond at most.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ _LONGEST: Final = 64
 
 
 class Turn:
-    """A turn of the loop, as seen by those who run in it."""
+    """The loop's present turn. `number` goes up with each turn that somebody looked at."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
+        self.number = 0
         self._loop = loop
         self._clock = clock
         self._began = clock()
@@ -43,4 +44,5 @@ class Turn:
         return max(1, min(int(before * _FRESH / seconds), _LONGEST))
 
     def _next(self) -> None:
+        self.number += 1
         self._began, self._ends = self._clock(), math.inf

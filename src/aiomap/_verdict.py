@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from aiomap._call import Call
 from aiomap.errors import CallbackError, ItemCancelled
 
-__all__ = ["NOT_CALLED", "Halt", "Verdicts", "as_failure", "judged", "named", "shortened"]
+__all__ = ["NOT_CALLED", "Halt", "Verdicts", "as_failure", "ends_the_program", "judged", "named", "shortened"]
 
 NOT_CALLED: Final = object()
 """Stands for the awaitable of a call that raised before it returned one."""
@@ -103,6 +103,11 @@ def as_failure(function: object, index: int, error: BaseException, awaitable: ob
         return error
     known.__cause__ = error
     return known
+
+
+def ends_the_program(error: BaseException | None) -> bool:
+    """Whether it is a `KeyboardInterrupt`, a `SystemExit` or their like, which outrank all other errors."""
+    return error is not None and not isinstance(error, Exception | asyncio.CancelledError)
 
 
 def _not_awaitable(function: object, returned: object) -> TypeError:

@@ -168,9 +168,9 @@ class Fetcher:
         async with self._session.get(url, max_redirects=_MOST_REDIRECTS + 1) as response:
             if not response.ok:
                 raise _bad_status(response.status)
-            headers = {name: _header_text(response.headers[name]) for name in _HEADERS if name in response.headers}
+            headers = {name: printable(response.headers[name]) for name in _HEADERS if name in response.headers}
             body = await self._body(response)
-            return Page(redacted(str(response.url.with_user(None))), response.status, headers, body)
+            return Page(redacted(str(response.url)), response.status, headers, body)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         announced = response.content_length
@@ -292,11 +292,6 @@ def failure(error: Exception) -> FetchFailed:
 def _shown(text: str) -> str:
     """The text on one short line."""
     return printable(" ".join(redacted(text).split()))[:_LONGEST_MESSAGE]
-
-
-def _header_text(value: str) -> str:
-    """A header as text. Bytes that are not UTF-8 come from aiohttp as lone surrogates, which are not strict JSON."""
-    return printable(value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def _decoder(encoding: str) -> _Inflater | None:

@@ -74,10 +74,7 @@ class LineCutter:
 
     def end(self) -> list[Line]:
         r"""The line that was begun and has no `\n`, unless it is blank."""
-        content = b"".join(self._parts)
-        # The end of a line that was cut short already is not there, whatever its last byte is.
-        if self._length == len(content):
-            content = content.removesuffix(b"\r")
+        content = b"".join(self._parts).removesuffix(b"\r")
         too_long = len(content) > self._most or self._length > len(content) + 1
         if self._number == 1:
             content = content.removeprefix(_BYTE_ORDER_MARK)

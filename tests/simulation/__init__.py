@@ -1,12 +1,18 @@
 """Deterministic simulation of whole maps: random scenarios, random schedules, a cancel at every step.
 
     scenario    what happens in a run, drawn from a seed
-    world       runs it with the real engine on virtual time, and writes down what happened
-    invariants  what may not happen, judged from what was written down
-    sweep       the many runs of one scenario, and how to repeat any of them
+    world       runs it with the real engine on virtual time; source is the input, record what both write down
+    invariants  what may not happen, judged from the record
+    sweep       the many runs of a scenario, and how to repeat one of them
     mutants     known ways to break the engine, each of which the invariants must notice
 
-A failure is known by its `Case`. Replay it with one call, as the failure's message says:
-
-    python -m tests.simulation --replay "Case(scenario=17, schedule=3, cancels=(5, 9))"
+`python -m tests.simulation --count 100000 --seed 1000` tries more than the tests do. A failure is known by its `Case`,
+and its message ends with the one call that replays it.
 """
+
+from __future__ import annotations
+
+from tests.simulation.record import Case
+from tests.simulation.sweep import replay
+
+__all__ = ["Case", "replay"]

@@ -26,18 +26,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tests.simulation.world import AtReturn, Event, Interrupt, NotAwaitable, Record
+from tests.simulation.record import AtReturn, Event, Interrupt, NotAwaitable, Record
 
 __all__ = ["violations"]
 
 
 def violations(record: Record) -> list[str]:
     """What went wrong, in sentences; nothing if all is well."""
-    return list(_Judge(record).judge())
+    return _Judge(record).judge()
 
 
 @dataclass(slots=True)
@@ -61,6 +60,8 @@ class _End:
 
 class _Judge:
     def __init__(self, record: Record) -> None:
+        self.wrong: list[str] = []
+        self.at = 0.0
         self.record, self.scenario, self.library = record, record.scenario, record.library
         self.skip: object = record.library.SKIP
         self.streams = self.scenario.verb != "amap"
@@ -82,43 +83,45 @@ class _Judge:
         self.cancel_under_way = self.forwarded = self.left_by_cancel = False
         self.got_at_cancel: dict[int, int] = {}
 
-    def judge(self) -> Iterator[str]:
+    def judge(self) -> list[str]:
         if self.record.crash is not None:
-            yield f"I7: the loop ended with {self.record.crash!r}"
-            return  # what was noted after a deadlock belongs to the loop's own clean-up
-        for event in self.record.log:
-            for wrong in getattr(self, "_" + event.what.replace(" ", "_"))(event):
-                yield f"at {event.at:g} s: {wrong}"
-        yield from self._after_all()
+            # What was noted after a deadlock belongs to the loop's own clean-up.
+            return [f"I7: the loop ended with {self.record.crash!r}"]
+        for event in self.record.events:
+            self.at = event.at
+            getattr(self, "_" + event.what.replace(" ", "_"))(event)
+        self._after_all()
+        return self.wrong
 
-    def _after_all(self) -> Iterator[str]:
+    def _broken(self, what: str) -> None:
+        self.wrong.append(f"at {self.at:g} s: {what}")
+
+    def _after_all(self) -> None:
         if self.record.leaked:
-            yield f"I4: tasks are left at the end: {self.record.leaked}"
+            self._broken(f"I4: tasks are left at the end: {self.record.leaked}")
         if self.record.unhandled:
-            yield f"I9: this reached the loop's exception handler: {self.record.unhandled}"
+            self._broken(f"I9: this reached the loop's exception handler: {self.record.unhandled}")
         if not self.called:
             return
         if not self.given_back:
-            yield "I7: the call never gave control back"
-        elif self.streams and self.record.log[-1].what != "end":
-            yield "I6: the stream does not come to its end, though it was closed"
+            self._broken("I7: the call never gave control back")
+        elif self.streams and self.record.events[-1].what != "end":
+            self._broken("I6: the stream does not come to its end, though it was closed")
         returned = [index for index, end in self.ended.items() if end.error is None and end.value is not self.skip]
         if self.scenario.callback and not self.streams and self.called_back != returned:
-            yield f"I2: callback was called for {self.called_back}, while {returned} succeeded in this order"
+            self._broken(f"I2: callback was called for {self.called_back}, while {returned} succeeded in this order")
 
-    def _wrong(self, event: Event) -> Iterator[str]:
-        yield event.detail if event.index < 0 else f"item {event.index}: {event.detail}"
+    def _wrong(self, event: Event) -> None:
+        self._broken(event.detail if event.item < 0 else f"{event.detail} (item {event.item})")
 
-    def _call(self, _: Event) -> Iterator[str]:
+    def _call(self, _: Event) -> None:
         self.called = True
-        yield from ()
 
-    def _shutdown(self, _: Event) -> Iterator[str]:
+    def _shutdown(self, _: Event) -> None:
         self.shut_down = True
         self._allow()
-        yield from ()
 
-    def _cancel(self, _: Event) -> Iterator[str]:
+    def _cancel(self, _: Event) -> None:
         self.cancels += 1
         # The consumer of a stream may go on after a cancel: it is none of the run, until the stream is being closed.
         if self.given_back or self.cancel_under_way or (self.streams and not self.closing):
@@ -130,39 +133,32 @@ class _Judge:
         if self.stopped and (self.forwarded or self.left_by_cancel):
             self._allow()
         self._stop("a cancel of the caller")
-        yield from ()
 
-    def _cancel_arrives(self, _: Event) -> Iterator[str]:
+    def _cancel_arrives(self, _: Event) -> None:
         self.cancel_under_way = False
         if self.forwarded:
             for index, item in self.running.items():
                 item.due = item.got == self.got_at_cancel.get(index)
-        yield from ()
 
-    def _leave(self, _: Event) -> Iterator[str]:
+    def _leave(self, _: Event) -> None:
         self.closing = True
         self.left_by_cancel = self.cancels > 0
         self._stop("the consumer left", certain=True)
-        yield from ()
 
-    def _drain(self, _: Event) -> Iterator[str]:
+    def _drain(self, _: Event) -> None:
         self.drained = "drain()"
         self.last = self.pulled if self.scenario.source == "async iterator" else self.started
         self.source_allowed += 1
-        yield from ()
 
-    def _pause(self, _: Event) -> Iterator[str]:
+    def _pause(self, _: Event) -> None:
         self.paused = True
-        yield from ()
 
-    def _resume(self, _: Event) -> Iterator[str]:
+    def _resume(self, _: Event) -> None:
         self.paused = False
-        yield from ()
 
-    def _limit(self, event: Event) -> Iterator[str]:
+    def _limit(self, event: Event) -> None:
         self.limit = event.detail
         self.most = max(self.most, self.limit)
-        yield from ()
 
     def _allow(self) -> None:
         self.source_allowed += 1
@@ -185,124 +181,116 @@ class _Judge:
         if interrupt or stops:
             self._stop(f"{error!r} of item {index}" if index >= 0 else f"{error!r} of the source", certain=True)
 
-    def _source_asked(self, _: Event) -> Iterator[str]:
+    def _source_asked(self, _: Event) -> None:
         self.source = "asked"
         if self.stopped or self.drained:
-            yield f"I5: the source was asked for another item after {self.stopped or self.drained}"
+            self._broken(f"I5: the source was asked for another item after {self.stopped or self.drained}")
 
-    def _pull(self, event: Event) -> Iterator[str]:
-        self.pulled = event.index + 1
+    def _pull(self, event: Event) -> None:
+        self.pulled = event.item + 1
         if self.source == "asked":
             self.source = "idle"
             free = min(self.limit - len(self.running), self._room())
             if self.pulled - self.started > 1 + max(0, free):
-                yield f"I5: {self.pulled - self.started} items were fetched ahead, with {free} free slots"
+                self._broken(f"I5: {self.pulled - self.started} items were fetched ahead, with {free} free slots")
         elif self.stopped or self.drained:
-            yield f"I5: item {event.index} was pulled after {self.stopped or self.drained}"
+            self._broken(f"I5: item {event.item} was pulled after {self.stopped or self.drained}")
 
-    def _source_ends(self, _: Event) -> Iterator[str]:
+    def _source_ends(self, _: Event) -> None:
         self.source = "over"
-        yield from ()
 
-    def _source_fails(self, event: Event) -> Iterator[str]:
+    def _source_fails(self, event: Event) -> None:
         self.source = "over"
         self._fail(event.detail, -1, stops=self.scenario.on_error == "raise")
-        yield from ()
 
-    def _source_cancelled(self, _: Event) -> Iterator[str]:
+    def _source_cancelled(self, _: Event) -> None:
         self.source_allowed -= 1
         if self.source_allowed < 0:
-            yield "I11: the source got a CancelledError too many"
+            self._broken("I11: the source got a CancelledError too many")
 
-    def _source_closed(self, _: Event) -> Iterator[str]:
-        self.source = "over"
-        yield from ()
-
-    def _enter(self, event: Event) -> Iterator[str]:
-        index, slot, limit = event.index, event.detail, self.limit
+    def _enter(self, event: Event) -> None:
+        index, slot, limit = event.item, event.detail, self.limit
         if self.given_back:
-            yield f"I3: item {index} was entered after control was given back"
+            self._broken(f"I3: item {index} was entered after control was given back")
         elif self.stopped:
-            yield f"I10: item {index} was entered after {self.stopped}"
+            self._broken(f"I10: item {index} was entered after {self.stopped}")
         elif self.paused:
-            yield f"I10: item {index} was entered while the stream is paused"
+            self._broken(f"I10: item {index} was entered while the stream is paused")
         elif index >= self.last:
-            yield f"I10: item {index} was entered after {self.drained}"
+            self._broken(f"I10: item {index} was entered after {self.drained}")
         if index != self.started:
-            yield f"I1: item {index} was entered, item {self.started} is the next"
+            self._broken(f"I1: item {index} was entered, item {self.started} is the next")
         if len(self.running) >= limit:
-            yield f"I1: item {index} was entered while {len(self.running)} run, the limit is {limit}"
+            self._broken(f"I1: item {index} was entered while {len(self.running)} run, the limit is {limit}")
         if not 0 <= slot < self.most or slot in {item.slot for item in self.running.values()}:
-            yield f"I1: item {index} has slot {slot}, which is taken or beyond the limit {limit}"
+            self._broken(f"I1: item {index} has slot {slot}, which is taken or beyond the limit {limit}")
         if self._room() <= 0:
-            yield f"I14: item {index} was entered while the window was full"
+            self._broken(f"I14: item {index} was entered while the window was full")
         self.started = index + 1
         self.running[index] = _Running(slot)
 
-    def _cancelled(self, event: Event) -> Iterator[str]:
-        item = self.running[event.index]
+    def _cancelled(self, event: Event) -> None:
+        item = self.running[event.item]
         item.got += 1
         item.due = False
         if item.got > item.allowed and not (self.shut_down and self.streams):
-            yield f"I11: item {event.index} got CancelledError number {item.got}, {item.allowed} was called for"
+            self._broken(f"I11: item {event.item} got CancelledError number {item.got}, {item.allowed} was called for")
 
-    def _cancels_itself(self, event: Event) -> Iterator[str]:
-        self.running[event.index].allowed += 1
-        yield from ()
+    def _cancels_itself(self, event: Event) -> None:
+        self.running[event.item].allowed += 1
 
-    def _return(self, event: Event) -> Iterator[str]:
-        yield from self._finish(event.index, _End(value=event.detail))
+    def _return(self, event: Event) -> None:
+        self._finish(event.item, _End(value=event.detail))
 
-    def _raise(self, event: Event) -> Iterator[str]:
+    def _raise(self, event: Event) -> None:
         error: BaseException = event.detail
         cut = isinstance(error, asyncio.CancelledError) and self.stopped != ""
-        yield from self._finish(event.index, _End(error=error, cut=cut))
+        self._finish(event.item, _End(error=error, cut=cut))
         if not cut:
-            self._fail_item(error, event.index)
+            self._fail_item(error, event.item)
 
     def _fail_item(self, error: BaseException, index: int) -> None:
         if isinstance(error, Interrupt) or self.scenario.on_error == "raise":
             self._fail(error, index, stops=True)
 
-    def _finish(self, index: int, end: _End) -> Iterator[str]:
+    def _finish(self, index: int, end: _End) -> None:
         if self.running.pop(index).due and not (self.shut_down and self.streams):
-            yield f"I11: item {index} ended without the CancelledError that was due to it after {self.stopped}"
+            self._broken(f"I11: item {index} ended without the CancelledError that was due to it after {self.stopped}")
         self.ended[index] = end
 
-    def _callback(self, event: Event) -> Iterator[str]:
-        if event.detail != event.index:
-            yield f"I2: callback({event.index}, {event.detail})"
-        if self.ended[event.index].value is not self.skip:
-            self.called_back.append(event.index)
+    def _callback(self, event: Event) -> None:
+        if event.detail != event.item:
+            self._broken(f"I2: callback({event.item}, {event.detail})")
+        if self.ended[event.item].value is not self.skip:
+            self.called_back.append(event.item)
 
-    def _want(self, _: Event) -> Iterator[str]:
+    def _want(self, _: Event) -> None:
         self.called = self.wanted = True
-        yield from ()
 
-    def _result(self, event: Event) -> Iterator[str]:
+    def _result(self, event: Event) -> None:
         self.wanted = False
         place = len(self.delivered)
         self.delivered.append(event.detail)
         if self.shut_down:
             return
         if any(isinstance(error, Exception) for error in self.raised):
-            yield f"I6: {event.detail!r} was delivered after the failure was raised"
+            self._broken(f"I6: {event.detail!r} was delivered after the failure was raised")
         expected = self._deliverable()
         if place >= len(expected) or not self._is_result(event.detail, *expected[place]):
-            yield f"I6: result {place} is {event.detail!r}; those that may be delivered are {expected}"
+            self._broken(f"I6: result {place} is {event.detail!r}; those that may be delivered are {expected}")
 
-    def _list(self, event: Event) -> Iterator[str]:
+    def _list(self, event: Event) -> None:
         if self.error is not None:
-            yield f"I6: a list was returned, {self.error!r} should have been raised"
+            self._broken(f"I6: a list was returned, {self.error!r} should have been raised")
         if self.started < self.scenario.hands_over() or self.running:
-            yield f"I2: a list was returned when {self.started} items were started and {len(self.running)} ran"
+            self._broken(f"I2: a list was returned when {self.started} items were started and {len(self.running)} ran")
         ends = [(index, self.ended[index]) for index in sorted(self.ended)]
         expected = [(index, end) for index, end in ends if self._gives(end)]
-        good = [self._is_result(shown, *each) for shown, each in zip(event.detail, expected, strict=False)]
-        if not all(good) or len(event.detail) != len(expected):
-            yield f"I6: the list is {event.detail}, not {expected}"
+        good = (self._is_result(shown, *each) for shown, each in zip(event.detail, expected, strict=False))
+        if len(event.detail) != len(expected) or not all(good):
+            self._broken(f"I6: the list is {event.detail}, not {expected}")
 
-    def _error(self, event: Event) -> Iterator[str]:
+    def _error(self, event: Event) -> None:
         error: BaseException = event.detail
         self.wanted = False
         if self.streams:
@@ -310,43 +298,43 @@ class _Judge:
                 self.raised.append(error)
         elif isinstance(self.error, Interrupt) or not self.outside_cancels:
             if self.error is None or not self._is_failure(error, self.error, self.error_index):
-                yield f"I6: {error!r} was raised, not {self.error!r}"
+                self._broken(f"I6: {error!r} was raised, not {self.error!r}")
         elif not isinstance(error, asyncio.CancelledError):
-            yield f"I7: the caller was cancelled, and {error!r} was raised"
+            self._broken(f"I7: the caller was cancelled, and {error!r} was raised")
 
-    def _end(self, _: Event) -> Iterator[str]:
+    def _end(self, _: Event) -> None:
         self.wanted = False
         if self.running:
-            yield f"I3: the stream ended while {list(self.running)} run"
+            self._broken(f"I3: the stream ended while {list(self.running)} run")
         if self.shut_down:
             return
         if not self.stopped and not self.drained and self.started < self.scenario.hands_over():
-            yield f"I2: the stream ended after {self.started} items"
+            self._broken(f"I2: the stream ended after {self.started} items")
         if len(self.delivered) < len(self._deliverable()):
-            yield f"I2: the stream ended without {self._deliverable()[len(self.delivered) :]}"
+            self._broken(f"I2: the stream ended without {self._deliverable()[len(self.delivered) :]}")
         expected = [] if self.error is None else [self.error]
-        good = [
+        good = (
             self._is_failure(shown, error, self.error_index)
             for shown, error in zip(self.raised, expected, strict=False)
-        ]
-        if not all(good) or len(self.raised) != len(expected):
-            yield f"I6: the stream raised {self.raised}, not {expected}"
+        )
+        if len(self.raised) != len(expected) or not all(good):
+            self._broken(f"I6: the stream raised {self.raised}, not {expected}")
 
-    def _at_return(self, event: Event) -> Iterator[str]:
+    def _at_return(self, event: Event) -> None:
         seen: AtReturn = event.detail
         self.given_back = True
         if self.running:
-            yield f"I3: control was given back while {list(self.running)} run"
+            self._broken(f"I3: control was given back while {list(self.running)} run")
         if seen.alive:
-            yield f"I4: control was given back while tasks are alive: {seen.alive}"
+            self._broken(f"I4: control was given back while tasks are alive: {seen.alive}")
         if seen.source_open:
-            yield "I5: control was given back, and the async source is not closed"
+            self._broken("I5: control was given back, and the async source is not closed")
         if seen.cancelling != self.cancels:
-            yield f"I7: the caller was cancelled {self.cancels} times, its cancelling() is {seen.cancelling}"
+            self._broken(f"I7: the caller was cancelled {self.cancels} times, its cancelling() is {seen.cancelling}")
         if not seen.variable_kept:
-            yield "I12: a context variable of the caller has changed"
+            self._broken("I12: a context variable of the caller has changed")
 
-    def _stats(self, event: Event) -> Iterator[str]:
+    def _stats(self, event: Event) -> None:
         stats = event.detail
         done, skipped, failed = 0, 0, 0
         for end in self.ended.values():
@@ -356,23 +344,23 @@ class _Judge:
         told = (stats.running, stats.done, stats.skipped, stats.failed + stats.cancelled)
         true = (len(self.running), done, skipped, failed)
         if told != true or stats.pulled != sum(true) + stats.waiting:
-            yield f"I14: {stats}, but running, done, skipped, failed are {true}"
+            self._broken(f"I14: {stats}, but running, done, skipped, failed are {true}")
         if not self.stopped and stats.buffered != self._undelivered() - len(self.running):
-            yield f"I14: {stats}, but {self._undelivered()} results are not delivered or not there yet"
+            self._broken(f"I14: {stats}, but {self._undelivered()} results are not delivered or not there yet")
 
-    def _quiet(self, _: Event) -> Iterator[str]:
+    def _quiet(self, _: Event) -> None:
         if self.given_back or self.shut_down or not self.called:
             return
         if self.wanted and len(self._deliverable()) > len(self.delivered):
-            yield f"I14: a result is held back: {self._deliverable()[len(self.delivered)]}"
+            self._broken(f"I14: a result is held back: {self._deliverable()[len(self.delivered)]}")
         if self.stopped or self.paused or len(self.running) >= self.limit or self._room() <= 0:
             return
         asynchronous = self.scenario.source == "async iterator"
         there = self.pulled if asynchronous else self.scenario.hands_over()
         if self.started < min(there, self.last):
-            yield f"I14: time goes on, and item {self.started} does not start, though a slot is free"
+            self._broken(f"I14: time goes on, and item {self.started} does not start, though a slot is free")
         if asynchronous and self.source == "idle" and not self.drained:
-            yield "I14: time goes on, and the source is not asked for its next item"
+            self._broken("I14: time goes on, and the source is not asked for its next item")
 
     def _gives(self, end: _End) -> bool:
         """Whether it gives a result, be it an error that stands for one."""

@@ -34,8 +34,10 @@ def load(mutant: Mutant, folder: Path) -> types.ModuleType:
     file = folder / "aiomap" / f"{mutant.module}.py"
     text = file.read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
-        raise LookupError(f"the mutant {mutant.name!r} must be adapted: in {mutant.module} {mutant.old!r} "
-                          f"is found {text.count(mutant.old)} times, not once")  # fmt: skip
+        raise LookupError(
+            f"the mutant {mutant.name!r} must be adapted to {mutant.module}.py: "
+            f"{mutant.old!r} is found there {text.count(mutant.old)} times, not once"
+        )
     file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
     kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "aiomap"}
     sys.path.insert(0, str(folder))
@@ -59,8 +61,8 @@ MUTANTS = [
     Mutant(
         "one worker fewer is started than there are slots",
         "_engine",
-        "for _ in range(min(wanted, _BATCH)):",
-        "for _ in range(min(wanted, _BATCH) if live == 0 else 0):",
+        "if not self.shut and free and room:",
+        "if not self.shut and free > (live > 0) and room:",
     ),
     Mutant(
         "starts go on after a failure or a cancel",
@@ -84,7 +86,7 @@ MUTANTS = [
         "running items are not cancelled on a failure",
         "_engine",
         "                self._cancelled = True\n                self._cancel_running()",
-        "                self._cancelled = True\n                if error is None:\n                    self._cancel_running()",
+        "                self._cancelled = True\n                error or self._cancel_running()",
     ),
     Mutant(
         "running items are cancelled once more by every stop",
@@ -179,8 +181,14 @@ MUTANTS = [
     Mutant(
         "a full window never opens again",
         "_engine",
-        "self.full = free > 0 and room <= 0 and not dry",
-        "self.full = False",
+        "full = free > 0 and room <= 0 and not dry",
+        "full = False",
+    ),
+    Mutant(
+        "items that are left out make room, and nobody is told",
+        "_outbox",
+        "        if skipped and self.full:\n            self.made_room()",
+        "",
     ),
     Mutant(
         "pause() is ignored",
@@ -252,7 +260,7 @@ MUTANTS = [
         "a SKIP leaves a hole in the order",
         "_outbox",
         "        elif self._early:\n            self._release(index, value)",
-        "        elif value is SKIP:\n            pass\n        elif self._early:\n            self._release(index, value)",
+        "        elif self._early and value is not SKIP:\n            self._release(index, value)",
     ),
     Mutant(
         "a waiting consumer is not woken by what was held for the order",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 __all__ = ["Consumer", "Ending", "Item", "Scenario", "WhenCancelled", "draw"]
 
@@ -98,23 +98,31 @@ class Scenario:
         return len(self.items) if self.source_fails_at is None else self.source_fails_at
 
 
+# Each as often as it stands here.
+_VERBS: Final[tuple[Verb, ...]] = ("amap", "aimap", "aimap", "aoutcomes")
+_SOURCES: Final[tuple[Source, ...]] = ("list", "iterator", "async iterator", "async iterator")
+_POLICIES: Final[tuple[Policy, ...]] = ("raise", "return", "skip")
+_ENDINGS: Final = dict.fromkeys(Ending, 4) | {Ending.SKIPS: 10, Ending.INTERRUPTS: 1}
+_MANNERS: Final = dict(zip(WhenCancelled, (3, 4, 4, 2, 2), strict=True))
+
+
 def draw(seed: int) -> Scenario:
     """The scenario of a seed.
 
     Each has a few kinds of ending only: with all of them at once, the first failure would end every run early.
     """
     dice = random.Random(seed)
-    kinds = [Ending.RETURNS, *dice.choices(tuple(Ending), [1 if e is Ending.INTERRUPTS else 4 for e in Ending], k=3)]
-    manners = [WhenCancelled.ENDS, *dice.choices(tuple(WhenCancelled), (3, 4, 4, 2, 2), k=2)]
+    kinds = [Ending.RETURNS, *dice.choices(list(_ENDINGS), list(_ENDINGS.values()), k=dice.randint(1, 3))]
+    manners = [WhenCancelled.ENDS, *dice.choices(list(_MANNERS), list(_MANNERS.values()), k=2)]
     items = tuple(_item(dice, kinds, manners) for _ in range(dice.randint(0, 9)))
-    source = dice.choice(("list", "iterator", "async iterator", "async iterator"))
-    verb = dice.choice(("amap", "aimap", "aimap", "aoutcomes"))
+    source = dice.choice(_SOURCES)
+    verb = dice.choice(_VERBS)
     return Scenario(
         verb=verb,
         ordered=dice.random() < 0.6,
         limit=dice.randint(1, 4),
-        buffer=dice.choice((None, 0, 1, 2)),
-        on_error="return" if verb == "aoutcomes" else dice.choice(("raise", "raise", "return", "skip")),
+        buffer=dice.choice((None, 0, 0, 1, 1, 2)),
+        on_error="return" if verb == "aoutcomes" else dice.choice(_POLICIES),
         isolate=dice.random() < 0.2,
         callback=dice.random() < 0.3,
         caller_has_variables=dice.random() < 0.5,

@@ -1,0 +1,73 @@
+"""Whole maps in simulation: no scenario, no order of tasks and no moment of a cancel breaks a promise.
+
+`tests/simulation` says how, and `simulation/invariants.py` which promises. `python -m tests.simulation` runs on.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.mutants import Mutant, load
+from tests.simulation.record import Case
+from tests.simulation.sweep import Sweep, replay
+
+# Each once broke a promise: the engine's own, or that of an earlier version of it.
+REGRESSIONS: list[Case] = []
+
+
+def test_a_thousand_scenarios_keep_every_promise() -> None:
+    Sweep().run(range(1000))
+
+
+@pytest.mark.parametrize("first", [0, 25, 50, 75])
+def test_a_cancel_of_the_caller_at_any_step_breaks_no_promise(first: int) -> None:
+    Sweep().run_and_cancel(range(first, first + 25))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
+def test_eager_tasks_break_no_promise() -> None:
+    Sweep(eager=True).run_and_cancel(range(100, 115))
+
+
+def test_debug_mode_breaks_no_promise() -> None:
+    Sweep(debug=True).run_and_cancel(range(115, 120))
+
+
+@pytest.mark.parametrize(
+    "smaller",
+    [
+        Mutant("workers are started one in a turn of the loop", "_engine", "_BATCH: Final = 512", "_BATCH: Final = 1"),
+        Mutant("an async source hands over one item in a turn", "_source", "_BURST: Final = 64", "_BURST: Final = 1"),
+    ],
+    ids=lambda smaller: smaller.name,
+)
+def test_no_promise_hangs_on_the_size_of(smaller: Mutant, tmp_path: Path) -> None:
+    """The engine's batches are too large for a small scenario to fill one: here they are small."""
+    Sweep(load(smaller, tmp_path)).run_and_cancel(range(120, 130))
+
+
+@pytest.mark.parametrize("case", REGRESSIONS, ids=str)
+def test_what_once_broke_a_promise_does_so_no_more(case: Case) -> None:
+    replay(case)
+
+
+def test_a_seed_gives_the_same_run_whatever_the_hash_seed_is() -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--count", "120"]
+    told = [
+        subprocess.run(
+            command,
+            cwd=Path(__file__).parent.parent,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert "digest" in told[0]
+    assert told[0].partition("digest")[2] == told[1].partition("digest")[2]
