@@ -72,15 +72,15 @@ MUTANTS = [
     ),
     Mutant(
         "the cancel of the caller arrives a turn late",
-        "_engine",
-        "        self.engine.halt()\n        return super()",
-        "        return super()",
+        "_door",
+        "        self._knocked()\n",
+        "",
     ),
     Mutant(
         "a cancelled caller does not wait for the workers",
         "_engine",
-        "                self.stop()\n        if cancelled",
-        "                self.stop()\n                break\n        if cancelled",
+        "                self.cancel()\n        if cancelled",
+        "                self.cancel()\n                break\n        if cancelled",
     ),
     Mutant(
         "running items are not cancelled on a failure",
@@ -97,14 +97,14 @@ MUTANTS = [
     Mutant(
         "a first cancel of the caller that follows a failure is forwarded",
         "_engine",
-        "if self._outside_cancels > 1:\n                    self",
-        "if self._outside_cancels > 0:\n                    self",
+        "if self._outside_cancels > 1:\n            self",
+        "if self._outside_cancels > 0:\n            self",
     ),
     Mutant(
         "a second cancel of the caller is not forwarded",
         "_engine",
-        "if self._outside_cancels > 1:\n                    self",
-        "if self._outside_cancels > 9:\n                    self",
+        "if self._outside_cancels > 1:\n            self",
+        "if self._outside_cancels > 9:\n            self",
     ),
     Mutant(
         "a cancel of the caller is swallowed",
@@ -115,13 +115,13 @@ MUTANTS = [
     Mutant(
         "a failure outranks a cancel of the caller",
         "_engine",
-        "if cancelled is not None and (self.error is None or isinstance(self.error, Exception)):",
+        "if cancelled is not None and not ends_the_program(self.error):",
         "if cancelled is not None and self.error is None:",
     ),
     Mutant(
         "a failure outranks a KeyboardInterrupt that follows it",
         "_engine",
-        "self.error is None or isinstance(self.error, Exception) > isinstance(error, Exception)",
+        "self.error is None or ends_the_program(error) > ends_the_program(self.error)",
         "self.error is None",
     ),
     Mutant(
