@@ -91,8 +91,10 @@ class Engine:
         if self.ended:
             return
         self.loop = asyncio.get_running_loop()
-        # A loop that is not built on asyncio's may keep one time for a whole turn (uvloop does): useless inside of one.
-        self._now = self.loop.time if isinstance(self.loop, asyncio.BaseEventLoop) else time.monotonic
+        # A loop of another make may keep one time for a whole turn (uvloop does), which is no use inside of one. A loop
+        # built on asyncio's that has a clock of its own has virtual time.
+        virtual = type(self.loop).time is not asyncio.BaseEventLoop.time
+        self._now = self.loop.time if isinstance(self.loop, asyncio.BaseEventLoop) and virtual else time.monotonic
         self._began, self._turn = self._now(), Turn(self.loop, self._now)
         self._slot_time.book(self._began, 0, self.limit, "idle")
         apart = self._context.copy()
@@ -280,11 +282,11 @@ class Engine:
         items, results, skip = self._source.items, self.results, cast("object", SKIP)
         # An empty context is false when clean, which is free to test. An isolated worker never is clean.
         clean = object() if self._isolate else root(context) if context else None
-        cancelling, referents = call.task.cancelling, gc.get_referents
+        cancelling, referents, more = call.task.cancelling, gc.get_referents, self._source.more
         awaitable: object = NOT_CALLED
         stride, looked, number = 1, self._now(), turn.number
         try:
-            while not self.shut and self._source.available(1):
+            while not self.shut and more():
                 for index, item in islice(items, stride):
                     call.index = index
                     if listed:

@@ -51,6 +51,10 @@ class SyncSource(Generic[T]):
             return 0
         return most if self._plain is None else min(most, max(1, length_hint(self._plain)))
 
+    def more(self) -> bool:
+        """Whether it is worth asking for another item."""
+        return not self.ended
+
     @property
     def waiting(self) -> int:
         """Items taken from the input and not handed to a worker: none, a worker takes its own."""
@@ -87,6 +91,10 @@ class AsyncSource(Generic[T]):
     def available(self, most: int) -> int:
         """How many of the next `most` items are there."""
         return min(most, len(self._ahead))
+
+    def more(self) -> bool:
+        """Whether there is another item."""
+        return bool(self._ahead)
 
     @property
     def waiting(self) -> int:

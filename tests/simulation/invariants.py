@@ -80,7 +80,7 @@ class _Judge:
         self.delivered: list[Any] = []
         self.called_back: list[int] = []
         self.outside_cancels = self.cancels = 0
-        self.cancel_under_way = self.forwarded = self.left_by_cancel = False
+        self.cancel_under_way = self.forwarded = False
         self.got_at_cancel: dict[int, int] = {}
 
     def judge(self) -> list[str]:
@@ -130,7 +130,7 @@ class _Judge:
         self.outside_cancels += 1
         self.got_at_cancel = {index: item.got for index, item in self.running.items()}
         self.forwarded = not self.stopped or self.outside_cancels > 1
-        if self.stopped and (self.forwarded or self.left_by_cancel):
+        if self.stopped and self.forwarded:
             self._allow()
         self._stop("a cancel of the caller")
 
@@ -140,9 +140,9 @@ class _Judge:
             for index, item in self.running.items():
                 item.due = item.got == self.got_at_cancel.get(index)
 
-    def _leave(self, _: Event) -> None:
+    def _leave(self, event: Event) -> None:
         self.closing = True
-        self.left_by_cancel = self.cancels > 0
+        self.outside_cancels = int(isinstance(event.detail, asyncio.CancelledError))
         self._stop("the consumer left", certain=True)
 
     def _drain(self, _: Event) -> None:

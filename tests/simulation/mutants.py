@@ -280,4 +280,10 @@ MUTANTS = [
         "            engine.stop()\n            await engine.finish()",
         "            engine.stop()\n            await engine.finish()\n            self._ready.clear()",
     ),
+    Mutant(
+        "the cancel with which a stream is left does not count",
+        "_stream",
+        "self._engine.cancel()",
+        "pass",
+    ),
 ]

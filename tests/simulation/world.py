@@ -112,15 +112,18 @@ class _World:
             keywords["on_error"] = scenario.on_error
         verb = getattr(self._library, scenario.verb)
         stream = verb(self._function, self._source.data(), scenario.limit, **keywords)
+        left_with: BaseException | None = None
         try:
             await self._consume(stream)
         except StopAsyncIteration:
             self._note("end")
         except BaseException as error:
+            left_with = error
             self._note("error", detail=error)
-        self._note("leave")
+        self._note("leave", detail=left_with)
         try:
-            await self._watch(stream.aclose())
+            # What `async with` does; written out, so that the cancels that arrive in it can be told.
+            await self._watch(stream.__aexit__(type(left_with) if left_with else None, left_with, None))
         except BaseException as error:
             self._note("error", detail=error)
         self._look_around()
