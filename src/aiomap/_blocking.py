@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor
 from contextvars import copy_context
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
@@ -38,6 +38,8 @@ def in_thread(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
     >>> asyncio.run(amap(in_thread(str.upper), ["a", "b"]))
     ['A', 'B']
     """
+    from concurrent.futures import ThreadPoolExecutor  # on first use, as below
+
     check_blocking(function)
     executor = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="aiomap")
 

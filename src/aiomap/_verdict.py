@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from inspect import isawaitable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiomap._call import Call
 from aiomap.errors import CallbackError, ItemCancelled
@@ -21,14 +20,14 @@ NOT_CALLED: Final = object()
 """Stands for the awaitable of a call that raised before it returned one."""
 
 
-@dataclass(frozen=True, slots=True)
+# Plain classes: making a dataclass takes as long as importing a module.
 class Halt:
     """The verdict that a failure ends the run, with this exception."""
 
-    error: BaseException
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
 
-@dataclass(frozen=True, slots=True)
 class Verdicts:
     """What is to stand in an item's place in the results (SKIP: nothing).
 
@@ -37,25 +36,34 @@ class Verdicts:
     fail_fast: whether an exception of the source cancels what runs.
     """
 
-    value: Callable[[Call, Any], Any] | None
-    error: Callable[[Call, Exception, Callable[[], int]], Any]
-    fail_fast: bool
+    def __init__(
+        self,
+        *,
+        value: Callable[[Call, Any], Any] | None,
+        error: Callable[[Call, Exception, Callable[[], int]], Any],
+        fail_fast: bool,
+    ) -> None:
+        self.value = value
+        self.error = error
+        self.fail_fast = fail_fast
 
 
-class Run(Protocol):
-    """What a verdict needs of the run it is passed in."""
+if TYPE_CHECKING:
 
-    def elapsed(self) -> float:
-        """Seconds since its start."""
-        ...
+    class Run(Protocol):
+        """What a verdict needs of the run that it is passed in."""
 
-    def place(self, index: int, value: Any) -> bool:
-        """Puts a value in an item's place."""
-        ...
+        def elapsed(self) -> float:
+            """Seconds since its start."""
+            ...
 
-    def stop(self, error: BaseException) -> None:
-        """Ends it with this exception."""
-        ...
+        def place(self, index: int, value: Any) -> bool:
+            """Puts a value in an item's place."""
+            ...
+
+        def stop(self, error: BaseException) -> None:
+            """Ends it with this exception."""
+            ...
 
 
 def judged(

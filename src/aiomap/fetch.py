@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import errno
 import re
 import ssl
 import zlib
@@ -53,6 +54,10 @@ _MOST_REDIRECTS: Final = 10
 # Bytes of one header line. aiohttp's own limit, 8190, is less than what some sites send.
 _MOST_HEADER: Final = 1 << 16
 _HEADERS: Final = ("content-type", "content-length", "etag", "last-modified", "retry-after")
+# Seconds that an idle connection is kept. With a host of its own for every link, so many seconds' worth are open.
+_KEPT: Final = 5.0
+# Seconds between two tries to open a connection when too many files are open.
+_FULL: Final = 0.25
 _LONGEST_MESSAGE: Final = 500
 
 # A body is decompressed in steps of this many bytes in, because a gzip of many members is copied once for each of them
@@ -134,7 +139,7 @@ class Fetcher:
 
     async def __aenter__(self) -> Fetcher:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=_KEPT),
             timeout=aiohttp.ClientTimeout(total=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": f"aiomap/{version('aiomap')}", "Accept-Encoding": "gzip, deflate"},
@@ -155,13 +160,23 @@ class Fetcher:
         url = _link(line)
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._get(url)
+                return await self._get_when_there_is_room(url)
         except FetchFailed:
             raise
         except TimeoutError as error:
             raise FetchFailed("timeout", f"not done after {self._timeout:g} s") from error
         except Exception as error:
             raise failure(error) from error
+
+    async def _get_when_there_is_room(self, url: URL) -> Page:
+        """Waits while this process may open no more files: that is no fault of the link, and idle connections end."""
+        while True:
+            try:
+                return await self._get(url)
+            except aiohttp.ClientConnectorError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+            await asyncio.sleep(_FULL)
 
     async def _get(self, url: URL) -> Page:
         # aiohttp counts the answer that is one too many.
