@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, cast
 from urllib.request import urlopen
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,18 +27,17 @@ COMMAND = ["aiomap", "fetch", "links.txt", "-o", "pages.jsonl", "-j", "50"]
 @contextmanager
 def running_site(pages: int) -> Iterator[str]:
     """The address of a site of so many pages, which ends with the block."""
-    command = [sys.executable, ROOT / "demo" / "site.py", str(pages)]
+    command = [sys.executable, str(ROOT / "demo" / "site.py"), str(pages)]
     # A session of its own: Ctrl-C is for the fetching alone, which goes on until it has finished what is in flight.
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as site:
-        assert site.stdin is not None
-        assert site.stdout is not None
-        yield site.stdout.readline().decode().strip()
-        site.stdin.close()
+        yield cast("IO[bytes]", site.stdout).readline().decode().strip()
+        site.communicate()  # closes its standard input, at which it ends
 
 
 def read(address: str) -> str:
-    with urlopen(address) as answer:
-        return answer.read().decode()
+    with urlopen(address) as answer:  # noqa: S310  (the site that was just started)
+        text: bytes = answer.read()
+        return text.decode()
 
 
 def fetch(links: str) -> tuple[int, list[str]]:
@@ -57,7 +57,9 @@ def check(links: list[str], lines: list[str], failing: int) -> bool:
     once = Counter(record["key"] for record in records) == Counter(links)
     failed = Counter(record["error"]["class"] for record in records if "error" in record)
     as_expected = failed.total() == failing and set(failed) <= {"http_4xx", "http_5xx"}
-    print(f"{'ok    ' if once else 'WRONG '} {len(links):,} links, {len(lines):,} lines, each link exactly once: {once}")
+    print(
+        f"{'ok    ' if once else 'WRONG '} {len(links):,} links, {len(lines):,} lines, each link exactly once: {once}"
+    )
     print(f"{'ok    ' if as_expected else 'WRONG '} {failing:,} pages are missing or broken, {failed.total():,} failed")
     return once and as_expected
 

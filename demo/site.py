@@ -27,8 +27,8 @@ FAILING: tuple[Kind, ...] = ("missing", "broken")
 MEDIAN_LATENCY = 0.025  # seconds
 SLOW = 0.01  # of all pages; they take one to two seconds
 
-TOPICS = "bees rivers clocks bridges maps salt kites lanterns ferries moss orchards tides".split()
-WORDS = "the a slow quiet old map of bees and rivers is kept in every harbour where ferries wait for tides".split()
+TOPICS = "bees rivers clocks bridges maps salt kites lanterns ferries moss orchards tides"
+WORDS = "the a slow quiet old map of bees and rivers is kept in every harbour where ferries wait for tides"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,10 @@ class Page:
     links: tuple[int, ...]
 
     def html(self) -> str:
+        """The page as it is sent."""
         links = "\n".join(f'<li><a href="/page/{number}">page {number}</a>' for number in self.links)
-        return f"<!doctype html>\n<title>{self.title}</title>\n<h1>{self.title}</h1>\n<p>{self.text}</p>\n<ul>\n{links}\n</ul>\n"
+        body = f"<h1>{self.title}</h1>\n<p>{self.text}</p>\n<ul>\n{links}\n</ul>"
+        return f"<!doctype html>\n<title>{self.title}</title>\n{body}\n"
 
 
 def make_page(number: int, pages: int, seed: int) -> Page:
@@ -55,8 +57,8 @@ def make_page(number: int, pages: int, seed: int) -> Page:
         number=number,
         kind=kind,
         latency=dice.uniform(1, 2) if slow else dice.lognormvariate(math.log(MEDIAN_LATENCY), 0.5),
-        title=f"Page {number}: on {dice.choice(TOPICS)}",
-        text=" ".join(dice.choices(WORDS, k=dice.randint(50, 300))),
+        title=f"Page {number}: on {dice.choice(TOPICS.split())}",
+        text=" ".join(dice.choices(WORDS.split(), k=dice.randint(50, 300))),
         links=tuple(dice.randrange(pages) for _ in range(dice.randint(3, 12))),
     )
 

@@ -403,7 +403,7 @@ def test_help_and_version_load_nothing_that_only_a_run_needs() -> None:
     )
     status, out, err = run("fetch", "--help", code=code)
     assert (status, err) == (0, "[]\n")
-    assert "Ctrl-C" in out
+    assert "\n    aiomap fetch links.txt -o pages.jsonl -j 20\n" in out
     status, out, _ = run("--version")
     assert status == 0
     assert out.startswith("aiomap ")

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+import resource
 import socket
 import time
 import zlib
@@ -109,6 +110,11 @@ def test_what_a_server_does_wrong_is_a_failure_of_a_class(kind: str, said: bytes
     assert failed.kind == kind, failed
 
 
+def test_a_connection_that_is_refused_is_told_in_a_few_words() -> None:
+    [failed] = fetch({}, "http://127.0.0.1:1/?token=1")
+    assert str(failed) == "connect: 127.0.0.1:1: Connection refused"
+
+
 def test_a_status_that_is_a_failure_is_told() -> None:
     missing, broken = fetch({"/broken": answer(status="500 My Own Words")}, "/missing", "/broken")
     assert (missing.status, missing.message) == (404, "404 Not Found")
@@ -207,6 +213,23 @@ def test_a_body_that_was_compressed_very_well_is_whole() -> None:
             [page] = await fetched(site, "/", most=len(large))
             assert isinstance(page, Page)
             assert page.body == large
+
+    asyncio.run(main())
+
+
+def test_a_link_waits_while_the_process_may_open_no_more_files() -> None:
+    async def main() -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        async with Site({"/": answer(b"hello")}) as site, Fetcher(30.0, MOST) as fetcher:
+            spare = os.dup(0)
+            os.close(spare)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+            try:
+                asyncio.get_running_loop().call_later(0.1, resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+                page = await fetcher.fetch(Line(1, site.url("/").encode()))
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert page.body == b"hello"
 
     asyncio.run(main())
 

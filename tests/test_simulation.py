@@ -83,4 +83,4 @@ def test_a_seed_gives_the_same_run_whatever_the_hash_seed_is() -> None:
 def test_the_scenarios_are_still_those_in_which_the_regressions_were_found() -> None:
     """Whoever changes `draw` finds them anew: take back the fix, sweep, and put the case and the new hash here."""
     scenarios = repr([draw(case.scenario) for case in REGRESSIONS.values()])
-    assert blake2b(scenarios.encode(), digest_size=8).hexdigest() == "55e813d4699cab87"
+    assert blake2b(scenarios.encode(), digest_size=8).hexdigest() == "52c3ae6d0d48ad17"

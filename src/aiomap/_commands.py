@@ -111,7 +111,7 @@ def aiomap() -> None:
 def fetch(
     source: str, output: str, max_concurrent_tasks: int, timeout: float, max_body: int, *, force: bool, quiet: bool
 ) -> int:
-    r"""Fetch the pages behind a list of links.
+    """Fetch the pages behind a list of links.
 
     INPUT is a text file with a link on each line, or - for standard input. Every link gives one line of JSON in FILE,
     written as soon as it is there: the page, or the error and its class.
@@ -124,7 +124,7 @@ def fetch(
 
     Exit status: 0 all links were fetched, 1 some failed, 2 wrong usage or input, 6 FILE could not be written,
     130 stopped by Ctrl-C.
-    """
+    """  # noqa: D301  (click takes the character \b as: leave these lines as they are)
     from aiomap.errors import MissingExtra
 
     _allow_open_files(max_concurrent_tasks)

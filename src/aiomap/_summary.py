@@ -15,6 +15,8 @@ from aiomap._foreign import printable
 
 __all__ = ["Summary", "counted"]
 
+# Characters of an example, so that its line fits on most screens.
+_SHOWN: Final = 60
 # Each bucket of the histogram reaches two percent higher than the one below.
 _STEP: Final = math.log(1.02)
 
@@ -81,7 +83,7 @@ class Summary:
         rows.append(f"  failed      {failed:>9,}")
         for kind, count in self.failed.most_common():
             line, message = self._first[kind]
-            rows.append(f"    {kind:<18}{count:>9,}   line {line:,}: {printable(message)}".rstrip())
+            rows.append(f"    {kind:<18}{count:>9,}   line {line:,}: {printable(message)[:_SHOWN]}".rstrip())
         if self._latencies:
             rows.append(f"  latency     p50 {_duration(self.percentile(0.5))}, p95 {_duration(self.percentile(0.95))}")
         if output != "-":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import errno
+import os
 import re
 import ssl
 import zlib
@@ -276,6 +277,11 @@ def _bad_status(status: int) -> FetchFailed:
     return FetchFailed(kinds.get(status // 100, "other"), message, status)
 
 
+def _reason(error: OSError) -> str:
+    # asyncio's own text has the address in it once more.
+    return str(error) if error.errno is None else os.strerror(error.errno)
+
+
 # The first row that an exception fits says its class and what is told of it.
 _CLASSES: Final[tuple[tuple[type[Exception], FailureClass, Callable[[Any], str]], ...]] = (
     (aiohttp.ClientConnectorDNSError, "dns", lambda error: f"{error.host}: {error.strerror}"),
@@ -284,6 +290,7 @@ _CLASSES: Final[tuple[tuple[type[Exception], FailureClass, Callable[[Any], str]]
     (ssl.SSLError, "tls", str),
     (aiohttp.TooManyRedirects, "too_many_redirects", lambda _: f"more than {_MOST_REDIRECTS} redirects"),
     (aiohttp.RedirectClientError, "bad_content", lambda error: f"redirected to no http(s) link: {error}"),
+    (aiohttp.ClientConnectorError, "connect", lambda error: f"{error.host}:{error.port}: {_reason(error.os_error)}"),
     (aiohttp.ClientConnectionError, "connect", str),
     (aiohttp.ClientPayloadError, "connect", lambda _: "the connection ended before the body did"),
     # What follows the colon is a line of the server's, which may be a Set-Cookie.

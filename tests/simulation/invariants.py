@@ -76,6 +76,7 @@ class _Judge:
         self.stopped = self.drained = ""
         self.error: BaseException | None = None
         self.error_index = -1
+        self.callback_error: BaseException | None = None
         self.raised: list[BaseException] = []
         self.delivered: list[Any] = []
         self.called_back: list[int] = []
@@ -259,10 +260,14 @@ class _Judge:
         self.ended[index] = end
 
     def _callback(self, event: Event) -> None:
-        if event.detail != event.item:
-            self._broken(f"I2: callback({event.item}, {event.detail})")
+        item, error = event.detail
+        if item != event.item:
+            self._broken(f"I2: callback({event.item}, {item})")
         if self.ended[event.item].value is not self.skip:
             self.called_back.append(event.item)
+        if error is not None:
+            self.callback_error = error
+            self._fail(error, event.item, stops=True)
 
     def _want(self, _: Event) -> None:
         self.called = self.wanted = True
@@ -404,7 +409,9 @@ class _Judge:
         return shown is end.value if end.error is None else self._is_failure(shown, end.error, index)
 
     def _is_failure(self, shown: Any, error: BaseException, index: int) -> bool:
-        """Whether this is how the error of an item (-1: of the source) has to be shown."""
+        """Whether this is how the error of an item (-1: of the source) or of the callback has to be shown."""
+        if error is self.callback_error:
+            return isinstance(shown, self.library.CallbackError) and shown.__cause__ is error
         if isinstance(error, NotAwaitable):
             return type(shown) is TypeError
         if isinstance(error, asyncio.CancelledError):

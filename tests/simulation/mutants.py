@@ -137,6 +137,12 @@ MUTANTS = [
         "isinstance(error, StopIteration)",
     ),
     Mutant(
+        "a callback that raises does not stop the run",
+        "_verdict",
+        "            run.stop(broken)\n",
+        "            pass\n",
+    ),
+    Mutant(
         "a changed context is told by ==",
         "_engine",
         "referents(context)[-1] is not clean",

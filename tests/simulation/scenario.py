@@ -72,6 +72,7 @@ class Scenario:
 
     source_sleeps: seconds before each item of an async source; `None` if it never suspends.
     source_fails_at: it raises in the place of this item; `None` if it ends well.
+    callback_fails_for: the item for which `callback`, if there is one, raises.
     acts_at: after how many results the consumer breaks, drains, pauses or sets `other_limit`.
     """
 
@@ -92,6 +93,7 @@ class Scenario:
     acts_at: int
     other_limit: int
     items: tuple[Item, ...]
+    callback_fails_for: int | None
 
     def hands_over(self) -> int:
         """How many items the source has to give."""
@@ -135,6 +137,7 @@ def draw(seed: int) -> Scenario:
         acts_at=dice.randint(0, 4),
         other_limit=dice.randint(1, 4),
         items=items,
+        callback_fails_for=dice.choice((None, None, 0, 2, 4)),
     )
 
 

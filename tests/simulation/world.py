@@ -215,7 +215,10 @@ class _World:
         self._note("at return", detail=AtReturn(alive, task.cancelling(), variable_kept, self._source.is_open()))
 
     def _callback(self, index: int, item: int) -> None:
-        self._note("callback", index, item)
+        error = LookupError(index) if index == self._scenario.callback_fails_for else None
+        self._note("callback", index, (item, error))
+        if error is not None:
+            raise error
 
     def _function(self, index: int) -> Awaitable[object]:
         current = self._library.current()
