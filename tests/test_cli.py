@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from aiomap._output import JsonLines, WriteFailed
-from aiomap._summary import Summary
+from aiomap.cli.output import JsonLines, WriteFailed
+from aiomap.cli.summary import Summary
 from tests.loopback import Site, answer
 
 HELLO = answer(b"hello", "Content-Type: text/plain")
@@ -398,7 +398,7 @@ def test_a_missing_extra_is_one_sentence_with_the_command_that_installs_it(
 def test_help_and_version_load_nothing_that_only_a_run_needs() -> None:
     code = (
         "import atexit, sys\n"
-        "heavy = ['aiohttp', 'tqdm', 'aiomap.fetch', 'aiomap._sitting', 'importlib.metadata']\n"
+        "heavy = ['aiohttp', 'tqdm', 'aiomap.fetch', 'aiomap.cli.sitting', 'importlib.metadata']\n"
         "atexit.register(lambda: print([name for name in heavy if name in sys.modules], file=sys.stderr))"
     )
     status, out, err = run("fetch", "--help", code=code)

@@ -32,9 +32,11 @@ LAYERS = {
     "_call": 1,
     "_context": 1,
     "_door": 1,
+    "_foreign": 1,
     "_outcome": 1,
     "_slot_time": 1,
     "_turn": 1,
+    "lines": 1,
     "errors": 0,
 }
 

@@ -32,7 +32,7 @@ def _run() -> int:
     except ImportError:
         sys.stderr.write(f"Error: {MissingExtra('the aiomap command', 'click', 'cli')}\n")
         return _REFUSED
-    from aiomap._commands import aiomap
+    from aiomap.cli.commands import aiomap
 
     try:
         code: int = aiomap.main(prog_name="aiomap", standalone_mode=False)

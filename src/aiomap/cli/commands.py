@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import click
 
 if TYPE_CHECKING:
-    from aiomap._sitting import Sitting
+    from aiomap.cli.sitting import Sitting
 
 __all__ = ["aiomap"]
 
@@ -130,7 +130,7 @@ def fetch(
     _allow_open_files(max_concurrent_tasks)
     with _open_input(source) as file:
         try:
-            from aiomap._sitting import Sitting
+            from aiomap.cli.sitting import Sitting
             from aiomap.fetch import Fetcher
             from aiomap.lines import lines_of
 
@@ -142,7 +142,7 @@ def fetch(
 
 def _finish(sitting: Sitting, descriptor: int, source: str, output: str, *, quiet: bool) -> int:
     """Runs the sitting; says how it went; gives the exit code."""
-    from aiomap._output import WriteFailed
+    from aiomap.cli.output import WriteFailed
 
     unread: OSError | None = None
     try:
@@ -183,7 +183,7 @@ def _open_input(source: str) -> BinaryIO:
 
 
 def _open_output(output: str, source: BinaryIO, *, force: bool) -> int:
-    from aiomap._output import open_output
+    from aiomap.cli.output import open_output
 
     if output == "-":
         if sys.stdout is None:

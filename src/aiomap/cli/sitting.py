@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from aiomap._map import aoutcomes
 from aiomap._outcome import SKIP, Outcome
-from aiomap._output import JsonLines, encoded
-from aiomap._summary import Summary, counted
+from aiomap.cli.output import JsonLines, encoded
+from aiomap.cli.summary import Summary, counted
 from aiomap.fetch import Fetcher, Page, failure, record
 
 if TYPE_CHECKING:
