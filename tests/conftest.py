@@ -1,7 +1,7 @@
 """The loops that a test runs on.
 
-`play(main)` runs an async function. A test that takes it runs on virtual time in asyncio's own order, in a shuffled one,
-with eager tasks, and in debug mode; one that is marked `any_loop` runs on uvloop, in real time, as well.
+`play(main)` runs an async function. A test that takes it runs on virtual time, in asyncio's own order and in shuffled
+ones, with eager tasks, and in debug mode; one that is marked `any_loop` runs on uvloop, in real time, as well.
 """
 
 from __future__ import annotations

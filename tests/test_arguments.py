@@ -167,11 +167,19 @@ def test_a_bad_on_error_is_refused(on_error: Any, kind: type[Exception], hint: s
 
 @pytest.mark.parametrize(
     ("failures", "kind"),
-    [(-1, ValueError), (1.5, ValueError), (0.0, ValueError), (1.0, ValueError), (math.nan, ValueError)]
-    + [(True, TypeError), ("10%", TypeError), (None, TypeError)],
+    [
+        (-1, ValueError),
+        (1.5, ValueError),
+        (0.0, ValueError),
+        (1.0, ValueError),
+        (math.nan, ValueError),
+        (True, TypeError),
+        ("10%", TypeError),
+        (None, TypeError),
+    ],
 )
 def test_a_bad_tolerance_is_refused(failures: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match="Tolerate takes a count .* or a share"):
+    with pytest.raises(kind, match=r"Tolerate takes a count .* or a share"):
         Tolerate(failures)
 
 

@@ -39,7 +39,7 @@ def test_an_exception_comes_through_and_stop_iteration_does_not_hang() -> None:
     def fail(item: int) -> None:
         raise (StopIteration if item else ValueError)(item)
 
-    async def main() -> list[None | Exception]:
+    async def main() -> list[Exception | None]:
         return await amap(in_thread(fail), range(2), on_error="return")
 
     first, second = asyncio.run(main())
@@ -134,7 +134,7 @@ def test_a_process_that_dies_fails_its_call_and_the_next_gets_a_new_one() -> Non
 
 @pytest.mark.parametrize("workers", [0, -1, True, 1.5, "2"])
 def test_a_bad_number_of_processes_is_refused_at_the_call(workers: object) -> None:
-    with pytest.raises((TypeError, ValueError), match="max_workers must be None .* or an integer of at least 1"):
+    with pytest.raises((TypeError, ValueError), match=r"max_workers must be None .* or an integer of at least 1"):
         in_process(die, max_workers=workers)  # type: ignore[arg-type]  # the mistake itself
 
 

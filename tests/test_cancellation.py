@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from aiomap import Outcome, SKIP, Stream, aimap, amap, aoutcomes
+from aiomap import SKIP, Outcome, Stream, aimap, amap, aoutcomes
 
 from .conftest import Play
 from .meter import Meter

@@ -1,4 +1,4 @@
-"""Every example in a docstring of the package runs and prints what it says. (README and docs: see conftest of the root.)"""
+"""Every example in a docstring of the package runs and prints what it says."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from .meter import Meter
 pytestmark = pytest.mark.any_loop
 
 
-class Odd(Exception):  # noqa: N818  # an exception of a user's
+class Odd(Exception):  # an exception of a user's
     pass
 
 
@@ -76,7 +76,7 @@ def test_the_note_is_short_and_survives_any_repr(play: Play) -> None:
 
 
 def test_an_exception_that_takes_no_notes_is_raised_without_one(play: Play) -> None:
-    class Frozen(Exception):  # noqa: N818  # as above
+    class Frozen(Exception):  # as above
         def add_note(self, _: str) -> None:
             raise AttributeError("frozen")
 

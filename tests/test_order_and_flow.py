@@ -156,7 +156,7 @@ def test_no_more_is_pulled_than_there_are_free_slots(play: Play) -> None:
 
         def source() -> Iterator[int]:
             nonlocal pulled
-            for pulled in itertools.count(1):  # noqa: B007
+            for pulled in itertools.count(1):
                 yield pulled
 
         gate = asyncio.Event()
@@ -613,6 +613,6 @@ def awaitable_only(item: int) -> Awaitable[int]:
 def test_any_callable_that_returns_an_awaitable_will_do(play: Play) -> None:
     async def main() -> None:
         assert await amap(awaitable_only, [1, 2]) == [1, 2]
-        assert await amap(lambda item: identity(item), [1, 2]) == [1, 2]
+        assert await amap(lambda item: identity(item + 1), [1, 2]) == [2, 3]
 
     play(main)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-from typing import Any
+from typing import Any, Self
 
 from aiomap import amap
 from aiomap.testing import simulate
 
-# What `from tqdm import tqdm` gives, without the screen.
-
 
 class Bar:
+    """What tqdm gives, without the screen."""
+
     def __init__(self, total: int) -> None:
         self.total = total
         self.n = 0
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,7 +50,7 @@ def test_the_recipes_example_runs_unchanged() -> None:
             bars.append(pbar)
             return await amap(mycoroutine, inputs, 10, callback=lambda *_: pbar.update())
 
-    assert simulate(main) == list(map(lambda seconds: seconds * 2, inputs))
+    assert simulate(main) == [seconds * 2 for seconds in inputs]
     assert [bar.n for bar in bars] == [100]
 
 

@@ -1,7 +1,7 @@
 """Whether a context is still what it was.
 
 Invariant: no code of the user's runs here, and a changed context is never taken for a clean one. (A clean one may be
-taken for a changed one: that costs a new task, and no more.) This is CPython's: its contexts refer to their mapping last.
+taken for a changed one: that costs a new task, and no more.) CPython's contexts refer to their mapping last.
 """
 
 from __future__ import annotations

@@ -332,7 +332,8 @@ class Engine:
         self._failed += 1
         failure = as_failure(self._function, call.index, error, awaitable)
         if not isinstance(failure, Exception):
-            return self.stop(failure)
+            self.stop(failure)
+            return
         call.item = item
         call.elapsed = self.elapsed() - call.started
         verdict = self._verdicts.error(call, failure, lambda: 1 + self._begun() - len(self._workers) + self._unstarted)

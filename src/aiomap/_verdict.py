@@ -32,7 +32,7 @@ class Verdicts:
     """What is to stand in an item's place in the results (SKIP: nothing).
 
     value: for an item that succeeded; `None` if that is the value itself, which then costs no call.
-    error: for an item that failed, given a function that counts the items that have ended with it; a `Halt` ends the run instead.
+    error: for an item that failed, given a function that counts the items ended so far; a `Halt` ends the run instead.
     fail_fast: whether an exception of the source cancels what runs.
     """
 

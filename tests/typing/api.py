@@ -22,6 +22,10 @@ def read(path: str) -> bytes:
     return path.encode()
 
 
+def note(index: int, link: str) -> None:
+    assert index >= 0, link.upper()
+
+
 async def links() -> AsyncIterator[str]:
     yield "a"
 
@@ -29,7 +33,7 @@ async def links() -> AsyncIterator[str]:
 async def lists(policy: OnError) -> None:
     assert_type(await amap(fetch, ["a"]), list[bytes])
     assert_type(await amap(fetch, links(), 10, -1, None), list[bytes])
-    assert_type(await amap(fetch, ["a"], max_concurrent_tasks=3, callback=lambda index, item: None), list[bytes])
+    assert_type(await amap(fetch, ["a"], max_concurrent_tasks=3, callback=note), list[bytes])
     assert_type(await amap(fetch, ["a"], on_error="raise"), list[bytes])
     assert_type(await amap(fetch, ["a"], on_error="skip"), list[bytes])
     assert_type(await amap(fetch, ["a"], on_error="return"), list[bytes | Exception])
