@@ -10,12 +10,17 @@ import pytest
 
 import aiomap
 
-MODULES = sorted(path.stem for path in Path(aiomap.__file__).parent.glob("*.py") if path.stem != "__main__")
+PACKAGE = Path(aiomap.__file__).parent
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+    if path.stem != "__main__"
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module_run(name: str) -> None:
-    module = importlib.import_module("aiomap" if name == "__init__" else f"aiomap.{name}")
+    module = importlib.import_module(name)
     failed, _ = doctest.testmod(module, extraglobs={}, optionflags=doctest.ELLIPSIS)
     assert failed == 0
 

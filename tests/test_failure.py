@@ -168,6 +168,16 @@ def test_outcomes_say_which_item_it_was_and_how_it_went(play: Play) -> None:
     play(main)
 
 
+def test_an_outcome_can_be_made_with_its_types_spelled_out(play: Play) -> None:
+    async def main() -> None:
+        outcome = Outcome[int, str](0, 7, "seven", None, 1, 0.0, 0.5)
+        assert outcome == Outcome(0, 7, "seven", None, 1, 0.0, 0.5)
+        with pytest.raises(AttributeError):
+            outcome.index = 3  # type: ignore[misc]  # the mistake itself
+
+    play(main)
+
+
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_stream_gives_out_what_precedes_the_failure_and_then_raises_it_once(play: Play, ordered: bool) -> None:
     async def main() -> None:

@@ -113,6 +113,14 @@ def test_a_terminal_that_goes_away_does_not_take_the_run_with_it(monkeypatch: py
     simulate(main)
 
 
+def test_without_a_stderr_the_run_goes_on_without_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(item: int) -> int:
+        return item
+
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run(work, range(3), progress=True) == [0, 1, 2]
+
+
 def test_without_tqdm_the_call_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
 

@@ -39,8 +39,9 @@ SKIP: Final[Never] = cast("Never", _Skip())
 """
 
 
+# Without slots: with them, a frozen generic dataclass cannot be made as `Outcome[str, bytes](...)`.
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome(Generic[T, R]):
     """How one item ended, as `aoutcomes` yields it.
 

@@ -26,6 +26,8 @@ def progress_bar(total: int | None) -> Observer:
         from tqdm.auto import tqdm
     except ImportError:
         raise MissingExtra("progress=True", "tqdm", "progress") from None
+    if sys.stderr is None:  # closed by whoever started us
+        return _Quiet(None)
     if "ipykernel" in sys.modules or sys.stderr.isatty():
         return _Quiet(_Bar(tqdm, total))
     return _Quiet(_Lines(total))
@@ -38,8 +40,8 @@ def _ended(stats: Stats) -> int:
 class _Quiet:
     """Looks on until that fails: a terminal that goes away must not take the run with it."""
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer: Observer | None = observer
+    def __init__(self, observer: Observer | None) -> None:
+        self._observer = observer
 
     def update(self, stats: Stats) -> None:
         if self._observer is not None:
