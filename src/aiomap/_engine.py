@@ -309,9 +309,10 @@ class Engine:
                     if self.shut or cancelling() or (context if clean is None else referents(context)[-1] is not clean):
                         return
                 before, looked = looked, self._now()
-                if turn.is_over(looked) and turn.number == number:  # else an item was suspended in between
+                turned, number = number != turn.number, turn.number
+                if turn.is_over(looked) and not turned:  # else an item was suspended in between
                     return
-                stride, number = turn.stride(stride, looked - before), turn.number
+                stride = turn.stride(stride, looked - before, turned=turned)
         except BaseException as error:
             self._source_failed(error)
         finally:

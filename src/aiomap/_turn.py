@@ -18,6 +18,7 @@ _TURN: Final = 0.005
 _FRESH: Final = 0.001
 # Items.
 _LONGEST: Final = 64
+_LONGEST_SLOW: Final = 8
 
 
 class Turn:
@@ -37,10 +38,15 @@ class Turn:
             self._loop.call_soon(self._next)
         return now > self._ends
 
-    def stride(self, before: int, seconds: float) -> int:
-        """How many items to run before asking again, given how many they were last time and how long those took."""
+    def stride(self, before: int, seconds: float, *, turned: bool) -> int:
+        """How many items to run before asking again, given how many they were last time and how long those took.
+
+        turned: whether the loop had a turn meanwhile. Then they were suspended, and their time was not all theirs.
+        """
         if seconds * 2 < _FRESH:
             return min(2 * before, _LONGEST)
+        if turned:
+            return min(2 * before, _LONGEST_SLOW)
         return max(1, min(int(before * _FRESH / seconds), _LONGEST))
 
     def _next(self) -> None:
