@@ -17,7 +17,7 @@ __all__ = ["Turn"]
 _TURN: Final = 0.005
 _FRESH: Final = 0.001
 # Items.
-_LONGEST: Final = 64
+_LONGEST: Final = 128
 _LONGEST_SLOW: Final = 8
 
 
