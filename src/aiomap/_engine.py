@@ -36,10 +36,8 @@ from aiomap._verdict import NOT_CALLED, Halt, Verdicts, as_failure, ends_the_pro
 
 __all__ = ["Engine"]
 
-# Workers started in one turn of the loop: 100,000 of them would stop it for half a second.
-_BATCH: Final = 512
-# Seconds between two looks of an observer.
-_TICK: Final = 0.1
+_BATCH: Final = 512  # workers started in one turn of the loop: 100,000 would stop it for half a second
+_TICK: Final = 0.1  # seconds between two looks of an observer
 
 
 @coroutine
@@ -75,14 +73,13 @@ class Engine:
         self._isolate, self._observer, self._outbox, self._buffer = isolate, observer, outbox, buffer
         self.limit, self._capacity = limit, limit + buffer(limit)
         self._paused = self._cancelled = self._starting = self._feeder_told = False
-        self._outside_cancels = 0
         self._doors: list[Door] = []
         self._workers: dict[asyncio.Task[None], Call] = {}
         self._feeder: asyncio.Task[None] | None = None
         self._ticker: asyncio.Handle | None = None
         self._fill_later: asyncio.Handle | None = None
         self._slots: list[int] = []
-        self._unstarted = self._failed = self._skipped = self._cut = 0
+        self._unstarted = self._failed = self._skipped = self._cut = self._outside_cancels = 0
         self._last = -1
         self._slot_time = SlotTime()
 
@@ -223,6 +220,10 @@ class Engine:
             return
         source, live = self._source, len(self._workers)
         free, dry = self.limit - live, source.ended and not source.waiting
+        if dry and live and self._outbox is None:  # the long tail of a list: many leave, and none will come
+            self.shut = True
+            self._slot_time.book(self._now(), live, max(0, free), "idle")
+            return
         # How many more workers the window has room for; below 0 after the limit was lowered.
         room = sys.maxsize if self._outbox is None else self._capacity - self._outbox.held() - live
         self.shut = self.stopped or self._paused or dry or free < 0 or room < 0
@@ -247,9 +248,11 @@ class Engine:
         self.fill()
 
     def _why_free(self, dry: bool) -> str:
+        if dry or self.stopped:
+            return "idle"
         if self._paused or (self._outbox is not None and self._outbox.full):
             return "consumer"
-        return "idle" if dry or self.stopped or self._source.waiting else "source"
+        return "idle" if self._source.waiting else "source"
 
     def _spawn(self) -> None:
         context = self._context.copy()
