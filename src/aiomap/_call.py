@@ -16,17 +16,18 @@ __all__ = ["Call", "Current", "calls", "current"]
 class Call:
     """One record per worker, filled in anew for each item."""
 
-    __slots__ = ("attempt", "elapsed", "index", "item", "slot", "started", "task")
+    __slots__ = ("elapsed", "index", "item", "slot", "started", "task")
 
+    attempt: Final = 1
     task: asyncio.Task[None]
+    # Filled in before a verdict looks at them.
+    item: Any
+    elapsed: float
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
         self.index = -1
-        self.item: Any = None
-        self.attempt = 1
         self.started = 0.0  # seconds since the start of the run
-        self.elapsed = 0.0
 
 
 calls: Final[dict[asyncio.Task[Any], Call]] = {}
