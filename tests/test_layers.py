@@ -14,21 +14,32 @@ SOURCE = Path(__file__).parent.parent / "src"
 FILES = sorted((SOURCE / "aiomap").rglob("*.py"))
 
 LAYERS = {
-    "__main__": 10,
-    "cli": 9,
-    "__init__": 8,
-    "_map": 7,
-    "fetch": 7,
-    "testing": 7,
-    "_stream": 6,
-    "_engine": 5,
-    "progress": 5,
-    "_arguments": 4,
-    "_blocking": 5,
+    "__main__": 12,
+    "cli": 11,
+    "__init__": 10,
+    "_map": 9,
+    "fetch": 9,
+    "testing": 9,
+    "_stream": 8,
+    "_engine": 7,
+    "progress": 7,
+    "_attempts": 6,
+    "_blocking": 6,
+    "_admission": 5,
+    "_arguments": 5,
+    "_policies": 4,
+    "_tally": 4,
+    "_ticker": 4,
+    "_sharing": 4,
+    "_tenacity": 4,
     "_on_error": 3,
     "_outbox": 3,
+    "_retry": 3,
     "_source": 3,
+    "limits": 3,
+    "_deadlines": 2,
     "_verdict": 2,
+    "_alarm": 1,
     "_call": 1,
     "_context": 1,
     "_door": 1,
@@ -36,7 +47,11 @@ LAYERS = {
     "_outcome": 1,
     "_slot_time": 1,
     "_turn": 1,
+    "_waiting": 1,
     "lines": 1,
+    "throttling": 1,
+    "_pending": 0,
+    "_run": 4,
     "errors": 0,
 }
 
@@ -53,6 +68,7 @@ TASKS = {
 TIMERS_AND_QUEUES = {"call_later", "call_at", "asyncio.Queue", "asyncio.Semaphore"}
 MAY_CALL = {
     "_engine": TASKS | TIMERS_AND_QUEUES,
+    "_alarm": TIMERS_AND_QUEUES,  # the engine's timer for its policies
     "testing": TASKS | TIMERS_AND_QUEUES,  # it is an event loop itself
     "cli": TIMERS_AND_QUEUES,
     "fetch": TIMERS_AND_QUEUES,

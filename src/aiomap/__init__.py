@@ -5,32 +5,85 @@ pages = await amap(fetch, links, max_concurrent_tasks=10)      # a list, in inpu
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Final
+
 from aiomap._blocking import in_process, in_thread
 from aiomap._call import Current, current
 from aiomap._map import aimap, amap, aoutcomes, run
 from aiomap._on_error import OnError, Tolerate
 from aiomap._outcome import SKIP, Outcome, Stats
 from aiomap._stream import Stream
-from aiomap.errors import AiomapError, CallbackError, ItemCancelled, MissingExtra, TooManyFailures
+from aiomap.errors import (
+    AiomapError,
+    AttemptTimeout,
+    CallbackError,
+    CostAboveRate,
+    ItemCancelled,
+    MissingExtra,
+    Throttled,
+    TooManyFailures,
+)
+
+if TYPE_CHECKING:
+    from aiomap._retry import Retry
+    from aiomap.limits.adaptive import Adaptive
+    from aiomap.limits.limit import Ending, Limit
+    from aiomap.limits.per_key import PerKey
+    from aiomap.limits.rate import Rate
+    from aiomap.throttling import http_throttle
 
 __all__ = [
     "SKIP",
+    "Adaptive",
     "AiomapError",
+    "AttemptTimeout",
     "CallbackError",
+    "CostAboveRate",
     "Current",
+    "Ending",
     "ItemCancelled",
+    "Limit",
     "MissingExtra",
     "OnError",
     "Outcome",
+    "PerKey",
+    "Rate",
+    "Retry",
     "Stats",
     "Stream",
+    "Throttled",
     "Tolerate",
     "TooManyFailures",
     "aimap",
     "amap",
     "aoutcomes",
     "current",
+    "http_throttle",
     "in_process",
     "in_thread",
     "run",
 ]
+
+_POLICIES: Final = {
+    "Adaptive": "aiomap.limits.adaptive",
+    "Ending": "aiomap.limits.limit",
+    "Limit": "aiomap.limits.limit",
+    "PerKey": "aiomap.limits.per_key",
+    "Rate": "aiomap.limits.rate",
+    "Retry": "aiomap._retry",
+    "http_throttle": "aiomap.throttling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a policy on its first use (PEP 562): until then it costs nothing."""
+    if name not in _POLICIES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    policy = globals()[name] = getattr(import_module(_POLICIES[name]), name)
+    return policy
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,11 +7,18 @@ of thing, ValueError for the wrong one of the right kind.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Iterable
+import math
+import sys
+from collections.abc import AsyncIterable, Callable, Iterable
 from operator import index as as_integer
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from aiomap._verdict import named, shortened
+
+if TYPE_CHECKING:
+    from aiomap._retry import RetryPolicy
+    from aiomap.limits.adaptive import Adaptive
+    from aiomap.limits.limit import Limit
 
 __all__ = [
     "check_blocking",
@@ -20,9 +27,13 @@ __all__ = [
     "check_data",
     "check_function",
     "check_limit",
+    "check_limits",
     "check_queue_size",
+    "check_retry",
     "check_switch",
+    "check_timeout",
     "check_workers",
+    "is_adaptive",
 ]
 
 
@@ -93,9 +104,9 @@ def check_limit(limit: Any) -> int:
     return number
 
 
-def check_queue_size(size: Any) -> None:
+def check_queue_size(size: Any) -> int:
     """`max_queue_size`."""
-    _integer("max_queue_size", size, "an integer (0 or less: take no more items ahead than needed)")
+    return _integer("max_queue_size", size, "an integer (0 or less: take no more items ahead than needed)")
 
 
 def check_buffer(buffer: Any) -> int | None:
@@ -109,6 +120,68 @@ def check_buffer(buffer: Any) -> int | None:
             f"buffer must be {rule}, got {number}: 0 keeps no finished result waiting beyond the running ones"
         )
     return number
+
+
+def check_timeout(timeout: Any) -> float | None:
+    """`timeout`."""
+    if timeout is None:
+        return None
+    rule = "timeout must be None (no bound) or a number of seconds above 0"
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"{rule}, got {shortened(timeout)} ({type(timeout).__name__})")
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"{rule}, got {timeout}: leave it out for no bound")
+    return float(timeout)
+
+
+def check_retry(retry: Any, function: Callable[..., Any]) -> RetryPolicy | None:
+    """`retry`, for that function."""
+    if retry is None:
+        return None
+    from aiomap._retry import Retry
+    from aiomap._tenacity import TenacityPolicy, is_tenacity
+
+    if isinstance(retry, Retry):
+        return retry
+    if is_tenacity(retry):
+        return TenacityPolicy(retry, function)
+    rule = "retry must be None, a Retry, or a policy of tenacity"
+    if isinstance(retry, int):
+        raise TypeError(f"{rule}, got {retry!r}: write Retry(on=ConnectionError, attempts={max(1, retry + 1)})")
+    names_errors = retry is Retry or isinstance(retry, type | tuple)
+    fix = ": write Retry(on=...) with the errors that are worth another attempt" if names_errors else ""
+    raise TypeError(f"{rule}, got {shortened(retry)} ({type(retry).__name__}){fix}")
+
+
+def check_limits(limits: Any) -> tuple[Limit, ...]:
+    """`limits`."""
+    rule = "limits must be a list of limits (Rate, PerKey, or your own)"
+    if _is_limit(limits):
+        raise TypeError(f"{rule}, got {shortened(limits)}: write limits=[{shortened(limits)}]")
+    if isinstance(limits, str | bytes) or not isinstance(limits, Iterable):
+        raise TypeError(f"{rule}, got {shortened(limits)} ({type(limits).__name__})")
+    checked = tuple(limits)
+    for number, limit in enumerate(checked):
+        if not _is_limit(limit):
+            missing = [name for name in _QUESTIONS if not callable(getattr(limit, name, None))]
+            fix = ": a number of starts a second is Rate(n)" if isinstance(limit, int | float) else ""
+            raise TypeError(f"{rule}, got {shortened(limit)}, which has no {missing[0]}(){fix}")
+        if any(limit is other for other in checked[:number]):
+            raise ValueError(f"limits must be different objects, got {shortened(limit)} twice: leave one out")
+    return checked
+
+
+def is_adaptive(limit: object) -> TypeGuard[Adaptive]:
+    """Whether it is an `Adaptive`. Where nobody has made one, its module is not even imported."""
+    module = sys.modules.get("aiomap.limits.adaptive")
+    return module is not None and isinstance(limit, module.Adaptive)
+
+
+_QUESTIONS: Final = ("claim", "next_start", "started", "ended")
+
+
+def _is_limit(limit: object) -> bool:
+    return not isinstance(limit, type) and all(callable(getattr(limit, name, None)) for name in _QUESTIONS)
 
 
 def check_callback(callback: object) -> None:

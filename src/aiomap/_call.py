@@ -10,15 +10,16 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final, final
 
+from aiomap._pending import Pending
+
 __all__ = ["Call", "Current", "calls", "current"]
 
 
 class Call:
     """One record per worker, filled in anew for each item."""
 
-    __slots__ = ("elapsed", "index", "item", "slot", "started", "task")
+    __slots__ = ("elapsed", "index", "item", "pending", "slot", "started", "task")
 
-    attempt: Final = 1
     task: asyncio.Task[None]
     # Filled in before a verdict looks at them.
     item: Any
@@ -28,6 +29,12 @@ class Call:
         self.slot = slot
         self.index = -1
         self.started = 0.0  # seconds since the start of the run
+        self.pending: Pending | None = None  # in a run that has policies
+
+    @property
+    def attempt(self) -> int:
+        """Which call for the item this is, from 1."""
+        return 1 if self.pending is None else self.pending.calls
 
 
 calls: Final[dict[asyncio.Task[Any], Call]] = {}

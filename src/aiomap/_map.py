@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sized
 from concurrent.futures import Future
 from contextvars import copy_context
-from typing import Any, Final, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 from aiomap._arguments import (
     check_buffer,
@@ -19,17 +19,28 @@ from aiomap._arguments import (
     check_data,
     check_function,
     check_limit,
+    check_limits,
     check_queue_size,
+    check_retry,
     check_switch,
+    check_timeout,
+    is_adaptive,
 )
 from aiomap._call import Call
 from aiomap._engine import Engine
 from aiomap._on_error import OnError, Tolerate, check_on_error, error_verdict
 from aiomap._outbox import Ordered, Outbox
 from aiomap._outcome import SKIP, Observer, Outcome
+from aiomap._policies import Policies
 from aiomap._stream import Stream
 from aiomap._verdict import Verdicts
 from aiomap.progress import progress_bar
+
+if TYPE_CHECKING:
+    from aiomap._policies import TenacityPolicyLike
+    from aiomap._retry import Retry
+    from aiomap.limits.adaptive import Adaptive
+    from aiomap.limits.limit import Limit
 
 __all__ = ["aimap", "amap", "aoutcomes", "run"]
 
@@ -44,11 +55,14 @@ _LOOK: Final = 0.1
 def amap(
     coroutine: Callable[[T], Awaitable[R]],
     data: Iterable[T] | AsyncIterable[T],
-    max_concurrent_tasks: int = 10,
+    max_concurrent_tasks: int | Adaptive = 10,
     max_queue_size: int = -1,
     callback: Callable[[int, T], object] | None = None,
     *,
     on_error: Literal["raise", "skip"] = "raise",
+    timeout: float | None = None,
+    retry: Retry | TenacityPolicyLike | None = None,
+    limits: Iterable[Limit] = (),
     progress: bool = False,
     isolate: bool = False,
 ) -> Coroutine[Any, Any, list[R]]: ...
@@ -56,22 +70,28 @@ def amap(
 def amap(
     coroutine: Callable[[T], Awaitable[R]],
     data: Iterable[T] | AsyncIterable[T],
-    max_concurrent_tasks: int = 10,
+    max_concurrent_tasks: int | Adaptive = 10,
     max_queue_size: int = -1,
     callback: Callable[[int, T], object] | None = None,
     *,
     on_error: Literal["return"] | Tolerate,
+    timeout: float | None = None,
+    retry: Retry | TenacityPolicyLike | None = None,
+    limits: Iterable[Limit] = (),
     progress: bool = False,
     isolate: bool = False,
 ) -> Coroutine[Any, Any, list[R | Exception]]: ...
 def amap(
     coroutine: Callable[[T], Awaitable[R]],
     data: Iterable[T] | AsyncIterable[T],
-    max_concurrent_tasks: int = 10,
+    max_concurrent_tasks: int | Adaptive = 10,
     max_queue_size: int = -1,
     callback: Callable[[int, T], object] | None = None,
     *,
     on_error: OnError = "raise",
+    timeout: float | None = None,
+    retry: Retry | TenacityPolicyLike | None = None,
+    limits: Iterable[Limit] = (),
     progress: bool = False,
     isolate: bool = False,
 ) -> Coroutine[Any, Any, list[Any]]:
@@ -80,18 +100,26 @@ def amap(
     coroutine: the async function, called with one item.
     data: an iterable or async iterable of items, pulled on demand; an endless one never returns. An async iterable that
         has `aclose` (a generator, a `Stream`) is closed before the call returns.
-    max_concurrent_tasks: how many items run at once, at least 1.
+    max_concurrent_tasks: how many items run at once, at least 1; or an `Adaptive`, which finds the number by itself.
     max_queue_size: how many items may be taken from `data` ahead of a free worker; 0 or less means no more than needed.
-        aiomap takes at most one ahead, whatever the bound.
+        aiomap takes at most one ahead, but with a `PerKey`, where others wait behind a busy key:
+        `max(1000, 16 * max_concurrent_tasks)`, or this if it is less.
     callback: a plain function, called as `callback(index, item)` when an item has succeeded.
     on_error: `"raise"`: the first failure cancels what runs, waits for it to end, and is raised, the very same object.
         `"return"`: the exception stands in the item's place. `"skip"`: failed items are left out of the list.
         `Tolerate(n)`: like `"return"`, but more than `n` failures end the run with `TooManyFailures`.
     progress: a tqdm bar on stderr (a line every 30 seconds if that is no terminal); needs `aiomap[progress]`.
+    timeout: seconds that one attempt may take, from its start (waiting for anything before it never counts); then it is
+        cancelled and fails with `AttemptTimeout`, a `TimeoutError`. `None`: no bound.
+    retry: a `Retry`, which says what failures are tried again, when and how often; or a policy object of tenacity.
+        `None`: only an item that raised `Throttled` is.
+    limits: `Rate`, `PerKey` and limits of your own. An attempt starts when all allow it; an item that waits for one
+        holds no slot. A limit that is given to several maps is shared by them.
     isolate: gives each item a task of its own, for functions that keep something in their task. Context variables
         never leak from item to item, with or without it.
 
-    Raises what an item or the input raised (see `on_error`), `CallbackError` if `callback` did, `TypeError` and
+    Raises what an item or the input raised (see `on_error`), `CallbackError` if a function that you passed in for a
+    purpose of its own did (`callback`, the key of a `PerKey`, the predicate of a `Retry`), `TypeError` and
     `ValueError` for bad arguments at the call. Cancelling the caller cancels every running item once and waits for it.
     Costs about 0.2 us an item on top of the function; memory for the results and the running items.
 
@@ -103,13 +131,14 @@ def amap(
     ['page of a', 'page of b']
     """
     _check(coroutine, data, progress, isolate)
-    check_queue_size(max_queue_size)
+    ahead = check_queue_size(max_queue_size)
     check_callback(callback)
     check_on_error(on_error)
+    slots, policies = _policies(coroutine, max_concurrent_tasks, timeout, retry, limits, ahead)
     engine = Engine(
         coroutine,
         data,
-        check_limit(max_concurrent_tasks),
+        slots,
         Verdicts(
             value=None if callback is None else _calling(callback),
             error=error_verdict(on_error, _length(data)),
@@ -118,6 +147,7 @@ def amap(
         copy_context(),
         isolate=isolate,
         observer=_observer(progress, data),
+        policies=policies,
     )
     return _collect(engine)
 
@@ -126,11 +156,14 @@ def amap(
 def aimap(
     coroutine: Callable[[T], Awaitable[R]],
     data: Iterable[T] | AsyncIterable[T],
-    max_concurrent_tasks: int = 10,
+    max_concurrent_tasks: int | Adaptive = 10,
     *,
     ordered: bool = True,
     buffer: int | None = None,
     on_error: Literal["raise", "skip"] = "raise",
+    timeout: float | None = None,
+    retry: Retry | TenacityPolicyLike | None = None,
+    limits: Iterable[Limit] = (),
     progress: bool = False,
     isolate: bool = False,
 ) -> Stream[R]: ...
@@ -138,22 +171,28 @@ def aimap(
 def aimap(
     coroutine: Callable[[T], Awaitable[R]],
     data: Iterable[T] | AsyncIterable[T],
-    max_concurrent_tasks: int = 10,
+    max_concurrent_tasks: int | Adaptive = 10,
     *,
     ordered: bool = True,
     buffer: int | None = None,
     on_error: Literal["return"] | Tolerate,
+    timeout: float | None = None,
+    retry: Retry | TenacityPolicyLike | None = None,
+    limits: Iterable[Limit] = (),
     progress: bool = False,
     isolate: bool = False,
 ) -> Stream[R | Exception]: ...
 def aimap(
     coroutine: Callable[[T], Awaitable[R]],
     data: Iterable[T] | AsyncIterable[T],
-    max_concurrent_tasks: int = 10,
+    max_concurrent_tasks: int | Adaptive = 10,
     *,
     ordered: bool = True,
     buffer: int | None = None,
     on_error: OnError = "raise",
+    timeout: float | None = None,
+    retry: Retry | TenacityPolicyLike | None = None,
+    limits: Iterable[Limit] = (),
     progress: bool = False,
     isolate: bool = False,
 ) -> Stream[Any]:
@@ -180,16 +219,20 @@ def aimap(
     _check(coroutine, data, progress, isolate)
     check_on_error(on_error)
     verdicts = Verdicts(value=None, error=error_verdict(on_error, _length(data)), fail_fast=on_error == "raise")
-    return _stream(coroutine, data, max_concurrent_tasks, verdicts, ordered, buffer, progress, isolate)
+    plan = _policies(coroutine, max_concurrent_tasks, timeout, retry, limits)
+    return _stream(coroutine, data, plan, verdicts, ordered, buffer, progress, isolate)
 
 
 def aoutcomes(
     coroutine: Callable[[T], Awaitable[R]],
     data: Iterable[T] | AsyncIterable[T],
-    max_concurrent_tasks: int = 10,
+    max_concurrent_tasks: int | Adaptive = 10,
     *,
     ordered: bool = False,
     buffer: int | None = None,
+    timeout: float | None = None,
+    retry: Retry | TenacityPolicyLike | None = None,
+    limits: Iterable[Limit] = (),
     progress: bool = False,
     isolate: bool = False,
 ) -> Stream[Outcome[T, R]]:
@@ -210,18 +253,22 @@ def aoutcomes(
     """
     _check(coroutine, data, progress, isolate)
     verdicts = Verdicts(value=_succeeded, error=_failed, fail_fast=False)
-    return _stream(coroutine, data, max_concurrent_tasks, verdicts, ordered, buffer, progress, isolate)
+    plan = _policies(coroutine, max_concurrent_tasks, timeout, retry, limits)
+    return _stream(coroutine, data, plan, verdicts, ordered, buffer, progress, isolate)
 
 
 @overload
 def run(
     coroutine: Callable[[T], Awaitable[R]],
     data: Iterable[T] | AsyncIterable[T],
-    max_concurrent_tasks: int = 10,
+    max_concurrent_tasks: int | Adaptive = 10,
     max_queue_size: int = -1,
     callback: Callable[[int, T], object] | None = None,
     *,
     on_error: Literal["raise", "skip"] = "raise",
+    timeout: float | None = None,
+    retry: Retry | TenacityPolicyLike | None = None,
+    limits: Iterable[Limit] = (),
     progress: bool = False,
     isolate: bool = False,
 ) -> list[R]: ...
@@ -229,22 +276,28 @@ def run(
 def run(
     coroutine: Callable[[T], Awaitable[R]],
     data: Iterable[T] | AsyncIterable[T],
-    max_concurrent_tasks: int = 10,
+    max_concurrent_tasks: int | Adaptive = 10,
     max_queue_size: int = -1,
     callback: Callable[[int, T], object] | None = None,
     *,
     on_error: Literal["return"] | Tolerate,
+    timeout: float | None = None,
+    retry: Retry | TenacityPolicyLike | None = None,
+    limits: Iterable[Limit] = (),
     progress: bool = False,
     isolate: bool = False,
 ) -> list[R | Exception]: ...
 def run(
     coroutine: Callable[[T], Awaitable[R]],
     data: Iterable[T] | AsyncIterable[T],
-    max_concurrent_tasks: int = 10,
+    max_concurrent_tasks: int | Adaptive = 10,
     max_queue_size: int = -1,
     callback: Callable[[int, T], object] | None = None,
     *,
     on_error: OnError = "raise",
+    timeout: float | None = None,
+    retry: Retry | TenacityPolicyLike | None = None,
+    limits: Iterable[Limit] = (),
     progress: bool = False,
     isolate: bool = False,
 ) -> list[Any]:
@@ -265,6 +318,9 @@ def run(
         max_queue_size,
         callback,
         on_error=on_error,
+        timeout=timeout,
+        retry=retry,
+        limits=limits,
         progress=progress,
         isolate=isolate,
     )
@@ -280,6 +336,30 @@ def _check(function: object, data: object, progress: object, isolate: object) ->
     check_data(data)
     check_switch("progress", progress)
     check_switch("isolate", isolate)
+
+
+def _policies(
+    function: Callable[..., Any],
+    max_concurrent_tasks: int | Adaptive,
+    timeout: float | None,
+    retry: Retry | TenacityPolicyLike | None,
+    limits: Iterable[Limit],
+    ahead: int = 0,
+) -> tuple[int, Policies | None]:
+    """The number of slots, and the policies if there are any."""
+    checked = check_timeout(timeout), check_retry(retry, function), check_limits(limits)
+    if is_adaptive(max_concurrent_tasks):
+        slots = max_concurrent_tasks.max
+        checked = *checked[:2], check_limits((max_concurrent_tasks, *checked[2]))
+    else:
+        slots = check_limit(max_concurrent_tasks)
+    plain = checked == (None, None, ())
+    return slots, None if plain else Policies(*checked, lookahead=ahead if ahead > 0 else _window(slots))
+
+
+def _window(limit: int) -> int:
+    """How many items may be ahead of the first unfinished one: behind less, one slow item leaves most slots idle."""
+    return max(1000, 16 * limit)
 
 
 def _length(data: object) -> int | None:
@@ -313,7 +393,7 @@ def _failed(call: Call, error: Exception, _: Callable[[], int]) -> Any:
 def _stream(
     function: Callable[[Any], Awaitable[Any]],
     data: Iterable[Any] | AsyncIterable[Any],
-    max_concurrent_tasks: int,
+    plan: tuple[int, Policies | None],
     verdicts: Verdicts,
     ordered: bool,
     buffer: int | None,
@@ -323,16 +403,18 @@ def _stream(
     check_switch("ordered", ordered)
     window = check_buffer(buffer)
     outbox = Ordered() if ordered else Outbox()
+    slots, policies = plan
     engine = Engine(
         function,
         data,
-        check_limit(max_concurrent_tasks),
+        slots,
         verdicts,
         copy_context(),
         isolate=isolate,
         observer=_observer(progress, data),
         outbox=outbox,
-        buffer=(lambda limit: max(1000, 16 * limit)) if window is None else (lambda _: window),
+        buffer=_window if window is None else (lambda _: window),
+        policies=policies,
     )
     outbox.made_room = engine.fill
     return Stream(engine, outbox)

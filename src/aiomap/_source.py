@@ -13,9 +13,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from contextvars import Context
 from itertools import chain, repeat
 from operator import length_hint
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
-__all__ = ["AsyncSource", "SyncSource"]
+__all__ = ["AsyncSource", "Source", "SyncSource"]
 
 T = TypeVar("T")
 
@@ -28,8 +28,58 @@ _PLAIN: Final[frozenset[type]] = frozenset(
 _BURST: Final = 64
 
 
+class Source(Protocol):
+    """What the workers take their items from: an input, or the policies that stand before one."""
+
+    shut: bool  # no worker may take another item just now
+
+    @property
+    def items(self) -> Iterator[tuple[int, Any]]:
+        """The items, with their positions; at its end when none may be taken now."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to come, but for what waits."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Items taken from the input and not handed to a worker yet."""
+        ...
+
+    @property
+    def retrying(self) -> int:
+        """Items that were, and wait for their next attempt."""
+        ...
+
+    @property
+    def why(self) -> str:
+        """Why a slot is free: an account of `SlotTime`."""
+        ...
+
+    def available(self, most: int) -> int:
+        """How many of the next `most` items may be there now; 0 only if none is."""
+        ...
+
+    def more(self) -> bool:
+        """Whether it is worth asking for another item."""
+        ...
+
+    def stop(self) -> None:
+        """Takes nothing more from the input."""
+        ...
+
+    def close(self) -> None:
+        """The same, and has the input closed."""
+        ...
+
+
 class SyncSource(Generic[T]):
     """A plain iterable. The workers' `next()` reaches the user's iterator without a Python frame in between."""
+
+    retrying: int = 0
+    why: str = "source"  # why a slot is free: the next item is not there
 
     def __init__(self, data: Iterable[T], context: Context) -> None:
         iterator: Iterator[T] = context.run(iter, data)
@@ -40,6 +90,7 @@ class SyncSource(Generic[T]):
         # `chain` drops an iterator that has ended, and so never asks it again, however many workers still ask.
         self.items: Iterator[tuple[int, T]] = chain(enumerate(pulled), self._end())
         self.ended = False
+        self.shut = False  # no worker may take another item just now
 
     def _end(self) -> Iterator[tuple[int, T]]:
         self.ended = True
@@ -64,18 +115,29 @@ class SyncSource(Generic[T]):
         """Takes nothing more. The iterator is left alone, as a `for` loop leaves it."""
         self.ended = True
 
+    close = stop
+
 
 class AsyncSource(Generic[T]):
     """An async iterable, iterated and closed by `feed` alone; what it has fetched waits here for a worker."""
 
-    def __init__(self, data: AsyncIterable[T], free: Callable[[], int], arrived: Callable[[], None]) -> None:
-        self._data = data
-        self._free = free
-        self._arrived = arrived
+    retrying: int = 0
+
+    def __init__(
+        self,
+        data: AsyncIterable[T],
+        free: Callable[[], int],
+        arrived: Callable[[], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._data, self._free, self._arrived, self._failed = data, free, arrived, failed
+        self.task: asyncio.Task[None] | None = None
+        self._told = False
         self._ahead: deque[tuple[int, T]] = deque()
         self._wanted: asyncio.Future[None] | None = None
         self.items: Iterator[tuple[int, T]] = self
         self.ended = False
+        self.shut = False  # no worker may take another item just now
 
     def __iter__(self) -> Iterator[tuple[int, T]]:
         return self
@@ -101,20 +163,36 @@ class AsyncSource(Generic[T]):
         """Items taken from the input and not handed to a worker."""
         return len(self._ahead)
 
+    @property
+    def why(self) -> str:
+        """Why a slot is free: the next item is not there, or is about to be taken."""
+        return "idle" if self._ahead else "source"
+
     def stop(self) -> None:
-        """Takes nothing more. Whoever calls this also cancels the task that runs `feed`, which closes the input."""
+        """Takes nothing more."""
         self.ended = True
+
+    def close(self) -> None:
+        """Takes nothing more, and cancels the task that runs `feed`, which closes the input."""
+        self.ended = True
+        if self.task is not None and not self._told:
+            self._told = True
+            self.task.cancel()
 
     async def feed(self) -> None:
         """Iterates the input until it ends, raises or is stopped, and closes it in the same task."""
-        iterator = aiter(self._data)
         try:
-            await self._pull(iterator)
-        finally:
-            self.ended = True
-            close = getattr(iterator, "aclose", None)
-            if close is not None:
-                await close()
+            iterator = aiter(self._data)
+            try:
+                await self._pull(iterator)
+            finally:
+                self.ended = True
+                close = getattr(iterator, "aclose", None)
+                if close is not None:
+                    await close()
+        except BaseException as error:
+            if not (self._told and isinstance(error, asyncio.CancelledError)):
+                self._failed(error)
 
     async def _pull(self, iterator: AsyncIterator[T]) -> None:
         index = 0

@@ -101,7 +101,7 @@ class Stream(Generic[R]):
         an item raised leaves from here if no `__anext__` raised it.
         """
         engine = self._engine
-        if engine.runs(asyncio.current_task()):
+        if asyncio.current_task() in engine.workers:
             raise RuntimeError(
                 "aclose() was called by the function that the stream maps, and would wait for itself; use drain()"
             )
@@ -142,7 +142,7 @@ class Stream(Generic[R]):
         engine = self._engine
         if not engine.started or engine.ended or engine.loop.is_closed():
             return
-        engine.stopped = engine.shut = True
+        engine.halt()
         # The collector may run in any thread.
         engine.loop.call_soon_threadsafe(engine.stop)
         warnings.warn(

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["Turn"]
+__all__ = ["Turn", "clock_of"]
 
 # Seconds; together well below the 10 ms that are promised. A turn that began so shortly ago is not looked at yet.
 _TURN: Final = 0.005
@@ -52,3 +53,13 @@ class Turn:
     def _next(self) -> None:
         self.number += 1
         self._began, self._ends = self._clock(), math.inf
+
+
+def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """The clock to tell the time by in that loop.
+
+    A loop of another make may keep one time for a whole turn (uvloop does), which is no use inside of one. A loop built
+    on asyncio's that has a clock of its own has virtual time.
+    """
+    virtual = type(loop).time is not asyncio.BaseEventLoop.time
+    return loop.time if isinstance(loop, asyncio.BaseEventLoop) and virtual else time.monotonic

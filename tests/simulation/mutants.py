@@ -61,13 +61,13 @@ MUTANTS = [
     Mutant(
         "one worker fewer is started than there are slots",
         "_engine",
-        "if not self.shut and free and room:",
-        "if not self.shut and free > (live > 0) and room:",
+        "if not source.shut and free and room:",
+        "if not source.shut and free > (live > 0) and room:",
     ),
     Mutant(
         "starts go on after a failure or a cancel",
         "_engine",
-        "self.stopped = self.shut = True\n        if self.started:\n            self._source.stop()",
+        "self.stopped = self._source.shut = True\n        self._source.stop()",
         "self.stopped = True",
     ),
     Mutant(
@@ -145,20 +145,20 @@ MUTANTS = [
     Mutant(
         "a changed context is told by ==",
         "_engine",
-        "referents(context)[-1] is not clean",
-        "referents(context)[-1] != clean",
+        "refs_of(context)[-1] is not clean",
+        "refs_of(context)[-1] != clean",
     ),
     Mutant(
         "a changed context is not noticed",
         "_engine",
-        "or (context if clean is None else referents(context)[-1] is not clean)",
+        "or (context if clean is None else refs_of(context)[-1] is not clean)",
         "or (clean is not None and self._isolate)",
     ),
     Mutant(
         "a cancel that an item left in its task is not noticed",
         "_engine",
-        "if self.shut or cancelling() or (context",
-        "if self.shut or (context",
+        "if source.shut or cancelling() or (context",
+        "if source.shut or (context",
     ),
     Mutant(
         "isolate=True does nothing",
@@ -175,19 +175,19 @@ MUTANTS = [
     Mutant(
         "two running items have the same slot",
         "_engine",
-        "Call(heappop(self._slots) if self._slots else len(self._workers))",
-        "Call(len(self._workers))",
+        "Call(heappop(self._slots) if self._slots else len(self.workers))",
+        "Call(len(self.workers))",
     ),
     Mutant(
         "the window of a stream is not kept",
         "_engine",
-        "room = sys.maxsize if self._outbox is None else self._capacity - self._outbox.held() - live",
+        "room = sys.maxsize if self.outbox is None or attempts else self.capacity - self.outbox.held() - live",
         "room = sys.maxsize",
     ),
     Mutant(
         "a full window never opens again",
         "_engine",
-        "full = free > 0 and room <= 0 and not dry",
+        "full = free > 0 and not dry and (attempts.source.crowded if attempts else room <= 0)",
         "full = False",
     ),
     Mutant(
@@ -199,14 +199,14 @@ MUTANTS = [
     Mutant(
         "pause() is ignored",
         "_engine",
-        "self.shut = self.stopped or self._paused or dry",
-        "self.shut = self.stopped or dry",
+        "source.shut = self.stopped or self._paused or dry",
+        "source.shut = self.stopped or dry",
     ),
     Mutant(
         "drain() goes on with the input",
         "_engine",
-        "        self._close_source()\n        self.pause(False)",
-        "        self.pause(False)",
+        "            self._source.close()\n            self.pause(False)",
+        "            self.pause(False)",
     ),
     Mutant(
         "a failure of the source is lost unless it stops the run",

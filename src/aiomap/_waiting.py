@@ -1,0 +1,103 @@
+"""The items that wait to start although a slot may be free: for their time, for their key, or for their turn.
+
+Invariant: an item stands in one place only. `ready` gives out retries before new items and lower indexes first. Behind
+a busy key (a place that is not open) the items of that key wait in the same order, and only the first of them is let
+out when it opens; each that starts lets out the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from heapq import heappop, heappush
+from itertools import count
+from typing import Final, TypeAlias
+
+from aiomap._pending import Pending
+
+__all__ = ["Place", "Waiting"]
+
+Place: TypeAlias = tuple[int, Hashable]
+"""A key of a limit: the limit's number in the run, and the key or weight that it goes by."""
+
+
+# A retry goes before a new item, then the lower index goes first.
+_Heap: TypeAlias = list[tuple[bool, int, Pending]]
+
+
+class Waiting:
+    """All waiting items of a run."""
+
+    def __init__(self) -> None:
+        self.fresh = 0  # of the items here, those that never started
+        self.retrying = 0  # and those that did
+        self._ready: _Heap = []
+        self._parked: dict[Place, _Heap] = {}
+        self._timed: list[tuple[float, int, Pending | Place]] = []
+        self._number: Final = count()
+
+    def add(self, pending: Pending, when: float) -> None:
+        """An item that may start from `when` on."""
+        if pending.calls:
+            self.retrying += 1
+        else:
+            self.fresh += 1
+        if when == -math.inf:
+            heappush(self._ready, (not pending.calls, pending.index, pending))
+        else:
+            heappush(self._timed, (when, next(self._number), pending))
+
+    def first(self) -> Pending | None:
+        """The item whose turn it is."""
+        return self._ready[0][2] if self._ready else None
+
+    def take_first(self) -> Pending:
+        """The first item, which starts."""
+        pending = heappop(self._ready)[2]
+        if pending.calls:
+            self.retrying -= 1
+        else:
+            self.fresh -= 1
+        return pending
+
+    def ready(self) -> int:
+        """How many items wait for nothing but their turn."""
+        return len(self._ready)
+
+    def is_behind(self, place: Place) -> bool:
+        """Whether others wait in that place, with a better right to it than the first item has."""
+        queue = self._parked.get(place)
+        return queue is not None and queue[0][:2] < self._ready[0][:2]
+
+    def park_first(self, place: Place, when: float = math.inf) -> None:
+        """The first item waits for the place, which opens at `when`, or when `reopen` says so."""
+        entry = heappop(self._ready)
+        heappush(self._parked.setdefault(place, []), entry)
+        if when < math.inf:
+            heappush(self._timed, (when, next(self._number), place))
+
+    def reopen(self, place: Place) -> None:
+        """The place may have room: the first item that waits for it is ready."""
+        queue = self._parked.get(place)
+        if queue is not None:
+            heappush(self._ready, heappop(queue))
+            if not queue:
+                del self._parked[place]
+
+    @property
+    def parked(self) -> bool:
+        """Whether items wait for a place."""
+        return bool(self._parked)
+
+    def ring(self, now: float) -> None:
+        """Makes ready what waited for a time up to `now`."""
+        while self._timed and self._timed[0][0] <= now:
+            waited = heappop(self._timed)[2]
+            if isinstance(waited, Pending):
+                heappush(self._ready, (not waited.calls, waited.index, waited))
+            else:
+                self.reopen(waited)
+
+    def next_time(self) -> float:
+        """When to call `ring` next; inf for never."""
+        return self._timed[0][0] if self._timed else math.inf

@@ -1,0 +1,1 @@
+"""Tests of the limits: pure state machines, played with made-up times."""
