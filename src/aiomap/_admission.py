@@ -8,7 +8,8 @@ has a free slot. What may not start yet waits here and holds no slot.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from itertools import repeat
 from typing import Any
 
 from aiomap._pending import Pending
@@ -38,25 +39,19 @@ class _LimitBroke(Exception):
 class Admission:
     """The items of `source`, in the order in which the limits let them start."""
 
-    def __init__(
-        self,
-        run: Run,
-        source: Source,
-        limits: tuple[Limit, ...],
-        *,
-        lookahead: int,
-        begun: int,
-    ) -> None:
-        # What closes at a throttle that no limit of the run takes for its own.
-        if not any(isinstance(limit, Rate | Adaptive) for limit in limits):
-            limits = (*limits, Gate())
+    def __init__(self, run: Run, source: Source, limits: tuple[Limit, ...], *, lookahead: int, begun: int) -> None:
         self._run, self._source, self._limits, self._lookahead = run, source, limits, lookahead
+        self._now = run.now
+        self._gate = Gate()  # closes at a throttle that no limit takes for its own
         self._keyed = [(number, limit) for number, limit in enumerate(limits) if isinstance(limit, PerKey)]
         self._others = [(number, limit) for number, limit in enumerate(limits) if not isinstance(limit, PerKey)]
         self._spares: list[Callable[[float], int]] = []
         for limit in limits:
             if isinstance(limit, Rate | Adaptive):
                 self._spares.append(limit.spare)
+        # Bound once: most of what a policy costs is calls.
+        self._claims = [limit.claim for limit in limits]
+        self._starteds = [limit.started for limit in limits]
         self._waiting = Waiting()
         self._pulled = begun
         self._hindrance = "limit"  # of the items that wait for their keys
@@ -94,7 +89,7 @@ class Admission:
         self._source.stop()
 
     def close(self) -> None:
-        """Takes nothing more from the input, and has it closed."""
+        """The same, and has the input closed."""
         self._source.close()
 
     def leave(self) -> None:
@@ -105,17 +100,25 @@ class Admission:
         """Has the run start what may start."""
         self._run.fill()
 
+    def wants(self) -> bool:
+        """Whether something waits to start, with a slot free for it."""
+        return self.blocked or self._run.unstarted > 0
+
+    def is_running(self) -> bool:
+        """Whether an attempt runs, apart from a worker that asks."""
+        return len(self._run.workers) - self._run.unstarted > self._asker
+
     def available(self, most: int) -> int:
         """How many of the next `most` items may start at this moment, or a few more; 0 only if none may."""
-        now = self._run.now()
+        now = self._now()
         self._asker = 0
         try:
             if not self._find(now):
                 return 0
             for spare in self._spares:
                 most = min(most, max(1, spare(now)))
-            ready = self._waiting.ready()
-            return min(most, ready + self._source.available(min(max(0, most - ready), max(0, self._room()))))
+            ready = len(self._waiting.ready)
+            return min(most, ready + self._source.available(max(0, min(most - ready, self._room()))))
         except BaseException as error:
             self._run.source_failed(error)
             return 0
@@ -123,22 +126,32 @@ class Admission:
     def more(self) -> bool:
         """Whether an item may start at this moment."""
         self._asker = 1
-        return self._find(self._run.now())
+        return self._find(self._now())
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         return self
 
     def __next__(self) -> tuple[int, Any]:
         self._asker = 1
-        now = self._run.now()
-        if not self._find(now):
-            raise StopIteration
-        pending = self.taken = self._waiting.take_first()
-        if not self._start(pending, now):
-            raise StopIteration
+        now = self._now()
+        waiting = self._waiting
+        if waiting.ready or waiting.timed or self._keyed or self.shared:
+            if not self._find(now):
+                raise StopIteration
+            pending = waiting.take_first()
+        else:  # what most runs do for most items, without a detour
+            pulled = self._pull()
+            if pulled is None or not (pulled.refusal is not None or self._is_let_start(pulled, now)):
+                if pulled is not None:
+                    waiting.add(pulled, -math.inf)
+                self._find(now)
+                raise StopIteration
+            pending = pulled
+        self._start(pending, now)
         return pending.index, pending.item
 
-    def _start(self, pending: Pending, now: float) -> bool:
+    def _start(self, pending: Pending, now: float) -> None:
+        self.taken = pending
         if not pending.calls:
             pending.first_start = now
         elif pending.throttled_at is not None:
@@ -146,43 +159,41 @@ class Admission:
             pending.throttled_at = None
         pending.calls += 1
         pending.started = now
-        if pending.refusal is not None:
-            return True
-        tickets = pending.tickets = []
-        for limit, claim in zip(self._limits, pending.claims, strict=True):
+        if self._limits and pending.refusal is None:
+            tickets: list[Any] = []
+            pending.tickets = tickets
             try:
-                tickets.append(limit.started(claim, now))
+                for started, claim in zip(self._starteds, pending.claims):  # noqa: B905  (strict takes its time)
+                    tickets.append(started(claim, now))
             except Exception as error:
-                self._run.stop(_LimitBroke(limit, pending, error).error)
-                return False
-        for number, _ in self._keyed:
-            self._waiting.reopen(self._place(number, pending))
-        if self.shared:
-            self._sharing.started()
-        return True
+                self._run.stop(_LimitBroke(self._limits[len(tickets)], pending, error).error)
+                raise StopIteration from error
+            for number, _ in self._keyed:
+                self._waiting.reopen(self._place(number, pending))
+            if self.shared:
+                self._sharing.started()
 
     def again(self, pending: Pending, when: float) -> None:
         """Another attempt of an item, not before `when`."""
         self._waiting.add(pending, when)
 
     def adopt(self, index: int, item: Any) -> Pending:
-        """The record of an attempt that was started before there was any policy."""
-        now = self._run.now()
+        """The record of an attempt that was started before there was any policy, and so without any limit."""
         pending = Pending(index, item)
-        pending.claims = [limit.claim(item) for limit in self._limits]
-        pending.tickets = [limit.started(claim, now) for limit, claim in zip(self._limits, pending.claims, strict=True)]
         pending.calls = 1
-        pending.started = pending.first_start = now
+        pending.started = pending.first_start = self._now()
         return pending
 
-    def ended_attempt(self, pending: Pending, now: float, ending: Ending, retry_after: float | None = None) -> None:
+    def ended_attempt(self, pending: Pending, ending: Ending, retry_after: float | None = None) -> None:
         """Tells the limits that an attempt has ended, and the runs that share them."""
-        if pending.refusal is not None:
+        if ending == "throttled" or self._gate.strikes:
+            mine = self._heard_by_gate(pending) if ending == "throttled" else ending
+            self._gate.ended(pending.started, self._now(), mine, retry_after)
+        if not self._limits or not pending.tickets:
             return
-        endings: list[Ending] = (
-            self._heard(pending, retry_after) if ending == "throttled" else [ending] * len(self._limits)
-        )
-        for limit, ticket, heard in zip(self._limits, pending.tickets, endings, strict=True):
+        now = self._now()
+        endings: Iterable[Ending] = self._heard(pending, retry_after) if ending == "throttled" else repeat(ending)
+        for limit, ticket, heard in zip(self._limits, pending.tickets, endings):  # noqa: B905  (the last is endless)
             try:
                 limit.ended(ticket, now, heard, retry_after)
             except Exception as error:
@@ -194,13 +205,21 @@ class Admission:
                 self._sharing.freed(limit, self._place(number, pending)[1])
 
     def _heard(self, pending: Pending, retry_after: float | None) -> list[Ending]:
-        """What each limit hears of a throttle: it is the business of the one that knows best where it comes from."""
-        if any(pending.claims[number] is not None for number, _ in self._keyed):
+        """What each limit hears of a throttle: only who knows best where it comes from closes."""
+        if self._has_key(pending):
             return ["throttled" if isinstance(limit, PerKey) else "other" for limit in self._limits]
         if retry_after is None and any(isinstance(limit, Adaptive) for limit in self._limits):
-            # It finds out by itself how far to go back; that the others close as well would be too much.
+            # It finds out by itself how far to go back; that others close as well would be too much.
             return ["throttled" if isinstance(limit, Adaptive) else "overloaded" for limit in self._limits]
         return ["throttled" for _ in self._limits]
+
+    def _heard_by_gate(self, pending: Pending) -> Ending:
+        """What the run's own gate hears of a throttle: it is for those that no limit takes for its own."""
+        taken = self._has_key(pending) or any(isinstance(limit, Rate | Adaptive) for limit in self._limits)
+        return "other" if taken else "throttled"
+
+    def _has_key(self, pending: Pending) -> bool:
+        return any(pending.claims[number] is not None for number, _ in self._keyed)
 
     def reopen(self, limit: Limit, key: Hashable) -> None:
         """Another run's attempt of that key has ended."""
@@ -208,34 +227,34 @@ class Admission:
             if mine is limit:
                 self._waiting.reopen((number, key))
 
-    def wants(self) -> bool:
-        """Whether something waits to start, with a slot free for it."""
-        return self.blocked or self._run.unstarted > 0
-
-    def is_running(self) -> bool:
-        """Whether an attempt runs, apart from a worker that asks."""
-        return len(self._run.workers) - self._run.unstarted > self._asker
-
     def _find(self, now: float) -> bool:
         """Puts the item that may start now in the first place. If there is none: says why, and when to ask again."""
         self.crowded = self.blocked = False
         self.wake_at = math.inf
         if self.shared and self._sharing.must_wait():
-            return self._refuse("limit", math.inf, waits_for_line=True)
+            self.why, self.blocked = "limit", True
+            return False
         waiting = self._waiting
         waiting.ring(now)
         try:
-            while (pending := waiting.first() or self._pull()) is not None:
-                if pending.refusal is not None or self._is_first_of_its_keys(pending, now):
-                    return pending.refusal is not None or self._is_let_start(pending, now)
+            while True:
+                if not waiting.ready:
+                    pulled = self._pull()
+                    if pulled is None:
+                        return self._refuse(self._why_nothing(), math.inf)
+                    waiting.add(pulled, -math.inf)
+                pending = waiting.first()
+                if pending.refusal is not None:
+                    return True
+                if self._is_first_of_its_keys(pending, now):
+                    return self._is_let_start(pending, now)
         except _LimitBroke as broken:
             self._run.stop(broken.error)
             return False
-        return self._refuse(self._why_nothing(), math.inf)
 
     def _is_first_of_its_keys(self, pending: Pending, now: float) -> bool:
         """Whether no key is in the way of the first item; else it is put aside until one opens."""
-        for number, limit in self._keyed:
+        for position, (number, limit) in enumerate(self._keyed):
             claim = pending.claims[number]
             if claim is None:
                 continue
@@ -247,40 +266,48 @@ class Admission:
                     self._hindrance = self._reason(limit, claim, now)
                 self._waiting.park_first(place, when)
                 # It has left the lines of its other keys, where the next one may try now.
-                for other, _ in self._keyed[: self._keyed.index((number, limit))]:
+                for other, _ in self._keyed[:position]:
                     self._waiting.reopen(self._place(other, pending))
                 return False
         return True
 
     def _is_let_start(self, pending: Pending, now: float) -> bool:
-        """Whether the limits that are for all items allow the first one to start."""
-        latest, why = now, ""
+        """Whether what is for all items allows this one to start."""
+        latest, why = self._gate.opens, "gate"
         for number, limit in self._others:
             claim = pending.claims[number]
-            when = self._when(limit, pending, claim, now)
+            try:
+                when = limit.next_start(claim, now)
+                if when <= now:
+                    continue
+                self._check(limit, when)
+            except Exception as error:
+                raise _LimitBroke(limit, pending, error) from error
             if when > latest:
                 latest, why = when, self._reason(limit, claim, now)
-        return self._refuse(why, latest) if why else True
+        return latest <= now or self._refuse(why, latest)
 
-    def _when(self, limit: Limit, pending: Pending, claim: Any, now: float) -> float:
+    def _when(self, limit: PerKey, pending: Pending, claim: Any, now: float) -> float:
         try:
-            when = limit.next_start(claim, now)
-            if when != when:  # noqa: PLR0124  (only NaN is not itself)
-                raise ValueError(f"next_start of {limit!r} returned NaN: return seconds, or inf")  # noqa: TRY301
+            return limit.next_start(claim, now)
         except Exception as error:
             raise _LimitBroke(limit, pending, error) from error
-        return when
+
+    def _check(self, limit: Limit, when: float) -> None:
+        if when != when:  # noqa: PLR0124  (only NaN is not itself)
+            raise ValueError(f"next_start of {limit!r} returned NaN: return seconds, or inf")
 
     def _reason(self, limit: Limit, claim: Any, now: float) -> str:
-        closed_until = getattr(limit, "closed_until", None)
-        return "gate" if closed_until is not None and closed_until(claim) > now else "limit"
+        if isinstance(limit, Rate | PerKey | Adaptive) and limit.closed_until(claim) > now:
+            return "gate"
+        return "limit"
 
-    def _refuse(self, why: str, when: float, *, waits_for_line: bool = False) -> bool:
+    def _refuse(self, why: str, when: float) -> bool:
         self.why = why
         self.blocked = why in {"limit", "gate"}
         self.wake_at = min(when, self._waiting.next_time())
-        idle = self.wake_at == math.inf and not waits_for_line and not self.is_running()
-        if self.blocked and idle and not self._sharing.anybody_runs():
+        idle = self.blocked and self.wake_at == math.inf and not self.is_running()
+        if idle and not self._sharing.anybody_runs():
             self._run.stop(
                 RuntimeError(
                     f"nothing runs, and the limits let nothing start: {[*self._limits]}; "
@@ -309,7 +336,7 @@ class Admission:
 
     def _pull(self) -> Pending | None:
         """Takes the next item from the input, if the window has room."""
-        if self._room() <= 0:
+        if (self._keyed or self._run.outbox is not None) and self._room() <= 0:
             self.crowded = True
             return None
         taken = next(self._source.items, None)
@@ -319,16 +346,21 @@ class Admission:
         self._pulled += 1
         if self._run.outbox is None:
             self._run.results.append(None)  # its place, ready before it starts
-        self._waiting.add(pending, -math.inf)
-        claims = pending.claims = []
-        for limit in self._limits:
-            try:
-                claims.append(limit.claim(pending.item))
-            except CostAboveRate as error:
-                pending.refusal = error
-            except Exception as error:
-                raise _LimitBroke(limit, pending, error) from error
+        if self._limits:
+            self._claim(pending)
         return pending
+
+    def _claim(self, pending: Pending) -> None:
+        claims: list[Any] = []
+        item, pending.claims = pending.item, claims
+        try:
+            for claim in self._claims:
+                claims.append(claim(item))  # noqa: PERF401  (the ones before the one that raises are needed)
+        except CostAboveRate as error:
+            pending.refusal = error
+        except Exception as error:
+            self._waiting.add(pending, -math.inf)
+            raise _LimitBroke(self._limits[len(claims)], pending, error) from error
 
     def _place(self, number: int, pending: Pending) -> Place:
         claim = pending.claims[number]

@@ -19,14 +19,14 @@ class Alarm:
     def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float], ring: Callable[[], object]) -> None:
         self._loop, self._now, self._call = loop, now, ring
         self._handle: asyncio.TimerHandle | None = None
-        self._time = math.inf
+        self.time = math.inf
 
     def set(self, time: float) -> None:
         """Sees to it that `ring` is called by that time; inf: no need."""
-        if time >= self._time:
+        if time >= self.time:
             return
         self.off()
-        self._time = time
+        self.time = time
         if isinstance(self._loop, asyncio.BaseEventLoop):
             # The very time that was asked for, so that what is due at it is due when the alarm rings.
             self._handle = self._loop.call_at(time, self._ring)
@@ -37,8 +37,8 @@ class Alarm:
         """Sets it to never."""
         if self._handle is not None:
             self._handle.cancel()
-        self._handle, self._time = None, math.inf
+        self._handle, self.time = None, math.inf
 
     def _ring(self) -> None:
-        self._handle, self._time = None, math.inf
+        self._handle, self.time = None, math.inf
         self._call()

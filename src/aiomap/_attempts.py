@@ -47,10 +47,10 @@ class Attempts:
         self._successes = self._retries = 0
 
     def watched(
-        self, call: Call, function: Callable[[Any], Awaitable[Any]], put: Callable[[int, Any], bool]
-    ) -> tuple[Callable[[Any], Awaitable[Any]], Callable[[int, Any], bool]]:
+        self, call: Call, function: Callable[[Any], Awaitable[Any]], put: Callable[[int, Any], object]
+    ) -> tuple[Callable[[Any], Awaitable[Any]], Callable[[int, Any], object]]:
         """A worker's function and place for results, which tell of starts and successes."""
-        run, source, deadlines = self._run, self.source, self._deadlines
+        run, source, deadlines, timer = self._run, self.source, self._deadlines, self._timer
         is_timed = deadlines.seconds < math.inf
 
         def attempt(item: Any) -> Awaitable[Any]:
@@ -61,14 +61,20 @@ class Attempts:
             if pending.refusal is not None:
                 raise pending.refusal
             if is_timed:
-                self._timer.set(deadlines.begin(call, pending.started))
+                due = deadlines.begin(call, pending.started)
+                if due < timer.time:
+                    timer.set(due)
             return function(item)
 
-        def succeeded(index: int, value: Any) -> bool:
+        def succeeded(index: int, value: Any) -> object:
             self._successes += 1
-            self._end(call, "success")
+            if is_timed:
+                deadlines.end(call)
+            if call.pending is not None:
+                source.ended_attempt(call.pending, "success")
             full = put(index, value)
-            self._use_what_was_freed()
+            if source.blocked:
+                run.fill()
             return full
 
         return attempt, succeeded
@@ -128,7 +134,7 @@ class Attempts:
     def _end(self, call: Call, ending: Ending, retry_after: float | None = None) -> None:
         self._deadlines.end(call)
         if call.pending is not None:
-            self.source.ended_attempt(call.pending, self._run.now(), ending, retry_after)
+            self.source.ended_attempt(call.pending, ending, retry_after)
 
     def _use_what_was_freed(self) -> None:
         """An end may allow more than the one start that its own worker makes."""

@@ -268,11 +268,11 @@ class Engine:
         self.unstarted -= 1
         call.task.remove_done_callback(self._gone)
         source, function, listed = self._source, self._function, self.outbox is None
-        put: Callable[[int, Any], bool] | None = None if self.outbox is None else self.outbox.put
+        put: Callable[[int, Any], object] | None = None if self.outbox is None else self.outbox.put
         if self._verdicts.value is not None:
             function, put = judged(self._verdicts.value, call, function, self)
         if self._attempts is not None:
-            listed, (function, put) = False, self._attempts.watched(call, function, put or self.place)
+            listed, (function, put) = False, self._attempts.watched(call, function, put or self.results.__setitem__)
         items, results, skip = source.items, self.results, cast("object", SKIP)
         # An empty context is false when clean, which is free to test. An isolated worker never is clean.
         clean = object() if self._isolate else root(context) if context else None

@@ -5,6 +5,7 @@ Invariant: there is one record for each item of a run that has policies, and it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = ["Pending"]
@@ -13,32 +14,18 @@ __all__ = ["Pending"]
 class Pending:
     """What the policies know of an item."""
 
-    __slots__ = (
-        "calls",
-        "claims",
-        "failures",
-        "first_start",
-        "index",
-        "item",
-        "refusal",
-        "started",
-        "throttled_at",
-        "throttled_for",
-        "tickets",
-        "waited",
-    )
-
-    claims: list[Any]  # what it asks of each limit
-    tickets: list[Any]  # what each limit gave to its last attempt
+    # Most items are started once and succeed. Defaults in the class make their records quick to make.
+    calls: int = 0
+    failures: int = 0  # those of its attempts that count: throttled ones do not
+    refusal: Exception | None = None  # why it can never start
+    throttled_at: float | None = None
+    throttled_for: float = 0.0  # seconds
+    waited: float = 0.0  # seconds of back-off
+    claims: Sequence[Any] = ()  # what it asks of each limit
+    tickets: Sequence[Any] = ()  # what each limit gave to its last attempt
     started: float  # when that started
     first_start: float
 
     def __init__(self, index: int, item: Any) -> None:
         self.index = index
         self.item = item
-        self.calls = 0
-        self.failures = 0  # those of its attempts that count: throttled ones do not
-        self.refusal: Exception | None = None  # why it can never start
-        self.throttled_at: float | None = None
-        self.throttled_for = 0.0  # seconds
-        self.waited = 0.0  # seconds of back-off

@@ -31,9 +31,9 @@ class Waiting:
     def __init__(self) -> None:
         self.fresh = 0  # of the items here, those that never started
         self.retrying = 0  # and those that did
-        self._ready: _Heap = []
+        self.ready: _Heap = []
         self._parked: dict[Place, _Heap] = {}
-        self._timed: list[tuple[float, int, Pending | Place]] = []
+        self.timed: list[tuple[float, int, Pending | Place]] = []
         self._number: Final = count()
 
     def add(self, pending: Pending, when: float) -> None:
@@ -43,44 +43,40 @@ class Waiting:
         else:
             self.fresh += 1
         if when == -math.inf:
-            heappush(self._ready, (not pending.calls, pending.index, pending))
+            heappush(self.ready, (not pending.calls, pending.index, pending))
         else:
-            heappush(self._timed, (when, next(self._number), pending))
+            heappush(self.timed, (when, next(self._number), pending))
 
-    def first(self) -> Pending | None:
-        """The item whose turn it is."""
-        return self._ready[0][2] if self._ready else None
+    def first(self) -> Pending:
+        """The item whose turn it is; there must be one that is ready."""
+        return self.ready[0][2]
 
     def take_first(self) -> Pending:
         """The first item, which starts."""
-        pending = heappop(self._ready)[2]
+        pending = heappop(self.ready)[2]
         if pending.calls:
             self.retrying -= 1
         else:
             self.fresh -= 1
         return pending
 
-    def ready(self) -> int:
-        """How many items wait for nothing but their turn."""
-        return len(self._ready)
-
     def is_behind(self, place: Place) -> bool:
         """Whether others wait in that place, with a better right to it than the first item has."""
         queue = self._parked.get(place)
-        return queue is not None and queue[0][:2] < self._ready[0][:2]
+        return queue is not None and queue[0][:2] < self.ready[0][:2]
 
     def park_first(self, place: Place, when: float = math.inf) -> None:
         """The first item waits for the place, which opens at `when`, or when `reopen` says so."""
-        entry = heappop(self._ready)
+        entry = heappop(self.ready)
         heappush(self._parked.setdefault(place, []), entry)
         if when < math.inf:
-            heappush(self._timed, (when, next(self._number), place))
+            heappush(self.timed, (when, next(self._number), place))
 
     def reopen(self, place: Place) -> None:
         """The place may have room: the first item that waits for it is ready."""
         queue = self._parked.get(place)
         if queue is not None:
-            heappush(self._ready, heappop(queue))
+            heappush(self.ready, heappop(queue))
             if not queue:
                 del self._parked[place]
 
@@ -91,13 +87,13 @@ class Waiting:
 
     def ring(self, now: float) -> None:
         """Makes ready what waited for a time up to `now`."""
-        while self._timed and self._timed[0][0] <= now:
-            waited = heappop(self._timed)[2]
+        while self.timed and self.timed[0][0] <= now:
+            waited = heappop(self.timed)[2]
             if isinstance(waited, Pending):
-                heappush(self._ready, (not waited.calls, waited.index, waited))
+                heappush(self.ready, (not waited.calls, waited.index, waited))
             else:
                 self.reopen(waited)
 
     def next_time(self) -> float:
         """When to call `ring` next; inf for never."""
-        return self._timed[0][0] if self._timed else math.inf
+        return self.timed[0][0] if self.timed else math.inf

@@ -49,7 +49,7 @@ class Arrival(NamedTuple):
 
 
 class Start(NamedTuple):
-    """An attempt that was started, of the arrival with that number, and since when it had been the first in its line."""
+    """An attempt that was started: of which arrival, and since when that had been the first in its line."""
 
     number: int
     item: Any
@@ -118,7 +118,9 @@ class _Run:
                 first = queue[0]
                 if math.isnan(first.first_since):
                     first.first_since = now
-                when = max(limit.next_start(claim, now) for limit, claim in zip(self._limits, first.claims, strict=True))
+                when = max(
+                    limit.next_start(claim, now) for limit, claim in zip(self._limits, first.claims, strict=True)
+                )
                 if when > now:
                     wake = min(wake, when)
                     break

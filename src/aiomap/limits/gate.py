@@ -32,22 +32,22 @@ class Gate:
     12.0
     """
 
-    __slots__ = ("_opens", "_strikes")
+    __slots__ = ("opens", "strikes")
 
     def __init__(self) -> None:
-        self._opens = -math.inf
-        self._strikes = 0
+        self.opens = -math.inf
+        self.strikes = 0
 
     def claim(self, item: Any) -> None:
         """Nothing: all items are alike."""
 
     def next_start(self, claim: Any, now: float) -> float:  # noqa: ARG002
         """When it opens."""
-        return self._opens
+        return self.opens
 
     def closed_until(self, claim: Any) -> float:  # noqa: ARG002
         """When it opens, as `next_start`: it knows no other reason to hold anything back."""
-        return self._opens
+        return self.opens
 
     def started(self, claim: Any, now: float) -> float:  # noqa: ARG002
         """The ticket is the time of the start."""
@@ -56,23 +56,23 @@ class Gate:
     def ended(self, ticket: float, now: float, ending: Ending, retry_after: float | None) -> None:
         """Closes it at a throttle, for `retry_after` seconds, or longer each time if the remote does not say."""
         # What started before it closed says nothing new, unless it says how long.
-        fresh = ticket >= self._opens
+        fresh = ticket >= self.opens
         if ending == "throttled":
-            self._strikes += fresh
+            self.strikes += fresh
             wait = retry_after or (self._cool_down() if fresh else 0.0)
             # A latecomer must not move it: what has started since it opened would be late too, and so on for ever.
             if wait:
-                self._opens = max(self._opens, now + wait)
+                self.opens = max(self.opens, now + wait)
         elif ending == "success" and fresh:
-            self._strikes = 0
+            self.strikes = 0
 
     def is_idle(self, now: float) -> bool:
         """Whether a new gate would do as well."""
-        return self._opens <= now and not self._strikes
+        return self.opens <= now and not self.strikes
 
     def _cool_down(self) -> float:
         # A policy costs nothing until it is used, and importing `random` takes longer than most modules here.
         from random import uniform
 
-        grown = _FIRST * _GROWTH ** min(self._strikes - 1, 99)
+        grown = _FIRST * _GROWTH ** min(self.strikes - 1, 99)
         return min(_MOST, grown) * uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  (no secret is made of it)

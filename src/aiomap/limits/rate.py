@@ -23,6 +23,9 @@ from aiomap.limits.limit import Ending
 
 __all__ = ["Rate"]
 
+# By what part of `n` the weights of a window may be more than it: in floats ten times 0.7 is more than 7.
+_ROUNDING: Final = 1e-12
+
 
 @final
 class Rate:
@@ -187,7 +190,7 @@ class _Weights:
     __slots__ = ("_log", "_n", "_total", "_waiting", "_when", "_window")
 
     def __init__(self, n: int, window: float) -> None:
-        self._n = n
+        self._n = n * (1 + _ROUNDING)
         self._window = window
         self._log: deque[tuple[float, float]] = deque()
         self._total = 0.0
