@@ -100,13 +100,15 @@ PEERS = (
     ),
 )
 
+NOT_MAPS = ("aiohttp", "aiolimiter", "throttler")
+
 CONTENDERS = {contender.name: contender for contender in (*OURS, *BY_HAND, *PEERS)}
 
 
 def versions() -> dict[str, str]:
     """Say which version of every package takes part."""
     packages = {contender.package for contender in CONTENDERS.values() if contender.package}
-    return {package: _version(package) for package in sorted({"aiohttp", *packages})}
+    return {package: _version(package) for package in sorted({*NOT_MAPS, *packages})}
 
 
 def _version(package: str) -> str:

@@ -35,3 +35,10 @@ def unordered(function: Function, data: list[int], limit: int) -> StreamOf:
     from aiomap import aimap
 
     return aimap(function, data, limit, ordered=False)
+
+
+async def at_a_rate(function: Function, data: list[int], limit: int, rate: int) -> list[int]:
+    """Map into a list, with at most so many starts in any second."""
+    from aiomap import Rate, amap
+
+    return await amap(function, data, limit, limits=[Rate(rate)])

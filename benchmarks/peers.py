@@ -9,9 +9,11 @@ the import of the others, nor fail when one of them is not installed.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import functools
 from typing import Any
 
+import handwritten
 from handwritten import Function, StreamOf
 
 
@@ -134,6 +136,64 @@ def async_batch_llm_unordered(function: Function, data: list[int], limit: int) -
     import async_batch_llm as batch
 
     return _closing(batch.process_stream(_strategy(function), map(str, data), concurrency=limit))
+
+
+async def aiometer_at_a_rate(function: Function, data: list[int], limit: int, rate: int) -> None:
+    """`max_per_second` spreads the starts evenly."""
+    import aiometer
+
+    await aiometer.run_on_each(function, data, max_at_once=limit, max_per_second=rate)
+
+
+async def tasklane_at_a_rate(function: Function, data: list[int], limit: int, rate: int) -> None:
+    """`rate_limit` is per second."""
+    import tasklane
+
+    await tasklane.amap(function, data, limit=limit, rate_limit=rate)
+
+
+async def pyarallel_at_a_rate(function: Function, data: list[int], limit: int, rate: int, burst: int = 1) -> None:
+    """A burst of 1, evenly spread starts, is the default."""
+    from pyarallel import RateLimit, async_parallel_map
+
+    limiter = RateLimit(rate, burst=burst)
+    await async_parallel_map(function, data, concurrency=limit, window_size=limit, rate_limit=limiter)
+
+
+async def pyarallel_at_a_rate_in_bursts(function: Function, data: list[int], limit: int, rate: int) -> None:
+    """As many at once as are asked for a second."""
+    await pyarallel_at_a_rate(function, data, limit, rate, burst=rate)
+
+
+async def streamable_at_a_rate(function: Function, data: list[int], limit: int, rate: int) -> None:
+    """The throttle stands before the map: behind it, it would hold back results and not starts."""
+    from streamable import stream
+
+    throttled = stream(data).throttle(rate, per=dt.timedelta(seconds=1))
+    async for _ in throttled.map(function, concurrency=limit, as_completed=True):
+        pass
+
+
+async def aiolimiter_at_a_rate(function: Function, data: list[int], limit: int, rate: int) -> None:
+    """A limiter and no map: hand-written workers enter it before each call."""
+    from aiolimiter import AsyncLimiter
+
+    await handwritten.worker_floor(_behind(AsyncLimiter(rate, 1), function), data, limit)
+
+
+async def throttler_at_a_rate(function: Function, data: list[int], limit: int, rate: int) -> None:
+    """The same with its `Throttler`."""
+    from throttler import Throttler
+
+    await handwritten.worker_floor(_behind(Throttler(rate, period=1.0), function), data, limit)
+
+
+def _behind(limiter: contextlib.AbstractAsyncContextManager[Any], function: Function) -> Function:
+    async def limited(item: int) -> int:
+        async with limiter:
+            return await function(item)
+
+    return limited
 
 
 def _closing(stream: Any) -> StreamOf:

@@ -22,6 +22,7 @@ import loopback_http
 import many_sleepers
 import mapping
 import random_sleeps
+import rate_accuracy
 import stream_memory
 import table
 from contenders import versions
@@ -37,13 +38,14 @@ ROWS: dict[str, Callable[[Effort], Row]] = {
     "memory-ordered": stream_memory.ordered_memory,
     "memory-unordered": stream_memory.unordered_memory,
     "many-sleepers": many_sleepers.many_sleepers,
+    "rate-accuracy": rate_accuracy.rate_accuracy,
     "loopback-http": loopback_http.loopback_http,
     "import-time": import_time.import_time,
 }
 
 
 def main() -> None:
-    """Run the rows that are asked for, print both tables, write the figures down."""
+    """Run the rows that are asked for, print the tables, write the figures down."""
     options = _parse()
     chosen = {name: measure for name, measure in ROWS.items() if options.only in name}
     if not chosen:
@@ -77,7 +79,7 @@ def _machine() -> dict[str, Any]:
 def _report(rows: list[Row], machine: dict[str, Any]) -> str:
     packages = ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
     about = f"CPython {machine['python']}, {machine['platform']}; {packages}. Took {machine['seconds']} s."
-    return "\n\n".join(filter(None, [about, table.verdicts(rows), table.contenders(rows)]))
+    return "\n\n".join(filter(None, [about, table.verdicts(rows), table.contenders(rows), *table.own_tables(rows)]))
 
 
 if __name__ == "__main__":

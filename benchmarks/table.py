@@ -49,6 +49,11 @@ def contenders(rows: Iterable[Row]) -> str:
     return _markdown(("CPU us per item, unless said otherwise", *columns), cells) if cells else ""
 
 
+def own_tables(rows: Iterable[Row]) -> list[str]:
+    """Make the tables that rows have to themselves."""
+    return [_markdown(row.own_table[0], row.own_table[1:]) for row in rows if row.own_table]
+
+
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

@@ -6,7 +6,7 @@ Invariant: a bar that could not be measured counts as not reached.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,12 +36,14 @@ class Line:
 class Row:
     """All that one row has to tell.
 
-    `columns` go to the table of the peers (heading -> contender -> cell), `raw` to the JSON file.
+    `columns` go to the table of the peers (heading -> contender -> cell), `raw` to the JSON file; `own_table`
+    is one more table, its head first.
     """
 
     lines: list[Line]
     raw: Mapping[str, Any]
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    own_table: Sequence[Sequence[str]] = ()
 
 
 def against(

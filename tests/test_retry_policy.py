@@ -268,7 +268,7 @@ def test_a_retry_is_an_immutable_value(change: dict[str, Any]) -> None:
     with pytest.raises(AttributeError, match="cannot be changed"):
         delattr(plain, name)
     with pytest.raises(AttributeError, match="cannot be changed"):
-        plain.attempt = 3  # type: ignore[attr-defined]
+        plain.attempt = 3
     assert plain == Retry(on=Odd)
 
 
@@ -495,6 +495,16 @@ def test_what_is_logged_before_a_sleep_and_after_a_failure_is_logged_here(caplog
     ]
 
 
+def test_before_a_sleep_a_part_is_told_of_it() -> None:
+    told: list[Any] = []
+    policy = of_tenacity(
+        wait=tenacity.wait_fixed(2),
+        before_sleep=lambda state: told.append((state.upcoming_sleep, state.next_action.sleep, state.idle_for)),
+    )
+    assert step(policy, [Odd(), Odd()], 0.5) == [2.0, 2.0]
+    assert told == [(2.0, 2.0, 2.0), (2.0, 2.0, 4.0)]
+
+
 def test_a_policy_that_is_switched_off_gives_no_second_chance() -> None:
     assert of_tenacity(enabled=False).next_delay(Odd(), 1, 1.0, 0.0, "item") is None
 
@@ -556,9 +566,23 @@ def test_a_policy_of_tenacity_is_known_by_its_shape(policy: object) -> None:
     assert is_tenacity(policy)
 
 
+class NotYetAPolicy:
+    retry = stop = wait = is_odd
+
+
 @pytest.mark.parametrize(
     "thing",
-    [None, 3, Retry(on=Odd), Retry, tenacity, tenacity.Retrying, tenacity.retry(fetch), tenacity.stop_never, Odd()],
+    [
+        None,
+        3,
+        Retry(on=Odd),
+        Retry,
+        tenacity,
+        tenacity.Retrying,
+        tenacity.retry(fetch),
+        tenacity.stop_never,
+        NotYetAPolicy,
+    ],
 )
 def test_what_is_no_policy_of_tenacity_is_not_taken_for_one(thing: object) -> None:
     assert not is_tenacity(thing)

@@ -15,7 +15,18 @@ from aiomap import aimap, amap, aoutcomes, errors, run
 def test_all_is_sorted_and_complete() -> None:
     public = {name for name, value in vars(aiomap).items() if not name.startswith("_") and not inspect.ismodule(value)}
     assert sorted(aiomap.__all__, key=lambda name: (not name.isupper(), name)) == aiomap.__all__
-    assert set(aiomap.__all__) == public - {"annotations"}
+    assert public - {"annotations"} <= set(aiomap.__all__) <= set(dir(aiomap))
+    assert all(hasattr(aiomap, name) for name in aiomap.__all__)
+
+
+def test_a_name_that_aiomap_does_not_have_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Bucket'"):
+        aiomap.Bucket  # noqa: B018
+
+
+def test_policies_are_imported_on_first_use() -> None:
+    program = "import sys, aiomap; print(*(name for name in sys.modules if name.startswith('aiomap.limits')))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "\n"
 
 
 def test_every_exception_of_ours_can_be_imported_from_aiomap_too() -> None:

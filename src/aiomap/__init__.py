@@ -5,7 +5,7 @@ pages = await amap(fetch, links, max_concurrent_tasks=10)      # a list, in inpu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import typing
 
 from aiomap._blocking import in_process, in_thread
 from aiomap._call import Current, current
@@ -24,13 +24,12 @@ from aiomap.errors import (
     TooManyFailures,
 )
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from aiomap._retry import Retry
     from aiomap.limits.adaptive import Adaptive
-    from aiomap.limits.limit import Ending, Limit
+    from aiomap.limits.limit import Limit
     from aiomap.limits.per_key import PerKey
     from aiomap.limits.rate import Rate
-    from aiomap.throttling import http_throttle
 
 __all__ = [
     "SKIP",
@@ -40,7 +39,6 @@ __all__ = [
     "CallbackError",
     "CostAboveRate",
     "Current",
-    "Ending",
     "ItemCancelled",
     "Limit",
     "MissingExtra",
@@ -58,24 +56,21 @@ __all__ = [
     "amap",
     "aoutcomes",
     "current",
-    "http_throttle",
     "in_process",
     "in_thread",
     "run",
 ]
 
-_POLICIES: Final = {
+_POLICIES: typing.Final = {
     "Adaptive": "aiomap.limits.adaptive",
-    "Ending": "aiomap.limits.limit",
     "Limit": "aiomap.limits.limit",
     "PerKey": "aiomap.limits.per_key",
     "Rate": "aiomap.limits.rate",
     "Retry": "aiomap._retry",
-    "http_throttle": "aiomap.throttling",
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     """Imports a policy on its first use (PEP 562): until then it costs nothing."""
     if name not in _POLICIES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

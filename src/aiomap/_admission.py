@@ -192,7 +192,7 @@ class Admission:
         if not self._limits or not pending.tickets:
             return
         now = self._now()
-        endings: Iterable[Ending] = self._heard(pending, retry_after) if ending == "throttled" else repeat(ending)
+        endings = self._heard(pending, ending, retry_after)
         for limit, ticket, heard in zip(self._limits, pending.tickets, endings):  # noqa: B905  (the last is endless)
             try:
                 limit.ended(ticket, now, heard, retry_after)
@@ -204,8 +204,10 @@ class Admission:
             for number, limit in enumerate(self._limits):
                 self._sharing.freed(limit, self._place(number, pending)[1])
 
-    def _heard(self, pending: Pending, retry_after: float | None) -> list[Ending]:
-        """What each limit hears of a throttle: only who knows best where it comes from closes."""
+    def _heard(self, pending: Pending, ending: Ending, retry_after: float | None) -> Iterable[Ending]:
+        """What each limit hears. Of a throttle: only who knows best where it comes from closes."""
+        if ending != "throttled":
+            return repeat(ending)
         if self._has_key(pending):
             return ["throttled" if isinstance(limit, PerKey) else "other" for limit in self._limits]
         if retry_after is None and any(isinstance(limit, Adaptive) for limit in self._limits):

@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import AsyncIterable, Callable, Iterable
 from operator import index as as_integer
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 from aiomap._verdict import named, shortened
 
@@ -148,9 +148,9 @@ def check_retry(retry: Any, function: Callable[..., Any]) -> RetryPolicy | None:
     rule = "retry must be None, a Retry, or a policy of tenacity"
     if isinstance(retry, int):
         raise TypeError(f"{rule}, got {retry!r}: write Retry(on=ConnectionError, attempts={max(1, retry + 1)})")
-    names_errors = retry is Retry or isinstance(retry, type | tuple)
-    fix = ": write Retry(on=...) with the errors that are worth another attempt" if names_errors else ""
-    raise TypeError(f"{rule}, got {shortened(retry)} ({type(retry).__name__}){fix}")
+    given, kind = shortened(retry), type(cast("object", retry)).__name__
+    fix = ": write Retry(on=...) with the errors that are worth another attempt" if kind in {"type", "tuple"} else ""
+    raise TypeError(f"{rule}, got {given} ({kind}){fix}")
 
 
 def check_limits(limits: Any) -> tuple[Limit, ...]:
@@ -160,11 +160,11 @@ def check_limits(limits: Any) -> tuple[Limit, ...]:
         raise TypeError(f"{rule}, got {shortened(limits)}: write limits=[{shortened(limits)}]")
     if isinstance(limits, str | bytes) or not isinstance(limits, Iterable):
         raise TypeError(f"{rule}, got {shortened(limits)} ({type(limits).__name__})")
-    checked = tuple(limits)
+    checked = tuple(cast("Iterable[Any]", limits))  # type: ignore[redundant-cast]  # not to pyright
     for number, limit in enumerate(checked):
         if not _is_limit(limit):
             missing = [name for name in _QUESTIONS if not callable(getattr(limit, name, None))]
-            fix = ": a number of starts a second is Rate(n)" if isinstance(limit, int | float) else ""
+            fix = ": a number of starts a second is Rate(n)" if type(limit) in {int, float} else ""
             raise TypeError(f"{rule}, got {shortened(limit)}, which has no {missing[0]}(){fix}")
         if any(limit is other for other in checked[:number]):
             raise ValueError(f"limits must be different objects, got {shortened(limit)} twice: leave one out")

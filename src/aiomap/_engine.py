@@ -326,13 +326,14 @@ class Engine:
             if self._attempts is not None:
                 self._attempts.cut(call)
             return
-        failure: BaseException | None = as_failure(self._function, call.index, error, awaitable)
+        failure = as_failure(self._function, call.index, error, awaitable)
         if self._attempts is None and isinstance(failure, Throttled):
             self._engage(Policies())
         if self._attempts is not None:
-            failure = self._attempts.failed(call, item, failure)
-        if failure is None:  # it is tried again
-            return
+            known = self._attempts.failed(call, item, failure)
+            if known is None:  # it is tried again
+                return
+            failure = known
         self._tally.failed += 1
         if not isinstance(failure, Exception):
             self.stop(failure)

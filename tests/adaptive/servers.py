@@ -119,10 +119,13 @@ class Slots(Server):
 
 
 class Bucket(Server):
-    """Takes `rate` attempts a second, and `burst` more after a pause (a token bucket), however many run at once."""
+    """Takes `rate` attempts a second, and `burst` more after a pause (a token bucket), however many run at once.
 
-    def __init__(self, rate: float, burst: float, durations: Durations, *, says_when: bool) -> None:
-        self._rate, self._burst, self._durations, self._says_when = rate, burst, durations, says_when
+    way: seconds that a refusal takes.
+    """
+
+    def __init__(self, rate: float, burst: float, durations: Durations, *, says_when: bool, way: float = _WAY) -> None:
+        self._rate, self._burst, self._durations, self._says_when, self._way = rate, burst, durations, says_when, way
         self._tokens = burst
         self._last = 0.0
 
@@ -131,7 +134,8 @@ class Bucket(Server):
         self._last = now
         if self._tokens < 1:
             # RFC 9110 has whole seconds only.
-            return Rejected(math.ceil((1 - self._tokens) / self._rate) if self._says_when else None, self._durations(now))
+            wait = math.ceil((1 - self._tokens) / self._rate) if self._says_when else None
+            return Rejected(wait, self._way)
         self._tokens -= 1
         return Accepted(self._durations(now))
 
