@@ -1,12 +1,16 @@
 """aiomap, called as its users call it.
 
 Invariant: the same shapes as the adapters in `peers`, imported as late as they are, and not one option that
-the plain user would not set.
+the plain user would not set. Policies are those of a careful user, and never bind.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from handwritten import Function, StreamOf
+
+FASTER_THAN_ANY = 10_000_000
 
 
 async def in_a_list(function: Function, data: list[int], limit: int) -> list[int]:
@@ -42,3 +46,36 @@ async def at_a_rate(function: Function, data: list[int], limit: int, rate: int) 
     from aiomap import Rate, amap
 
     return await amap(function, data, limit, limits=[Rate(rate)])
+
+
+async def with_timeout(function: Function, data: list[int], limit: int) -> list[int]:
+    """Map into a list, with a minute for each item."""
+    return await _under(function, data, limit, timeout=60)
+
+
+async def with_retry(function: Function, data: list[int], limit: int) -> list[int]:
+    """Map into a list, with second chances."""
+    from aiomap import Retry
+
+    return await _under(function, data, limit, retry=Retry(on=ConnectionError))
+
+
+async def with_rate(function: Function, data: list[int], limit: int) -> list[int]:
+    """Map into a list, with a rate."""
+    from aiomap import Rate
+
+    return await _under(function, data, limit, limits=[Rate(FASTER_THAN_ANY)])
+
+
+async def with_all_three(function: Function, data: list[int], limit: int) -> list[int]:
+    """Map into a list, with all of them."""
+    from aiomap import Rate, Retry
+
+    policies = {"timeout": 60, "retry": Retry(on=ConnectionError), "limits": [Rate(FASTER_THAN_ANY)]}
+    return await _under(function, data, limit, **policies)
+
+
+async def _under(function: Function, data: list[int], limit: int, **policies: Any) -> list[int]:
+    from aiomap import amap
+
+    return await amap(function, data, limit, **policies)

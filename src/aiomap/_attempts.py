@@ -200,10 +200,11 @@ class Attempts:
 
     def _look(self) -> None:
         """Cancels the attempts whose time is over; names those that do not care."""
+        if self._run.stopped:  # what runs is cancelled with all others, now or in the next turn
+            return
         now = self._run.now()
         for call in self._deadlines.expired(now):
-            if not self._run.stopped:  # else it is cancelled with all others
-                call.task.cancel()
+            call.task.cancel()
         for call in self._deadlines.ignoring(now):
             self._warn(call, self._deadlines.seconds)
         self._timer.set(self._deadlines.next_time())

@@ -255,7 +255,7 @@ def test_spare_is_how_many_starts_of_weight_one_there_can_be(rate: Rate, history
     now = live(rate, history, begin)
     told = rate.spare(now)
     made = 0
-    while rate.next_start(1, now) <= now:
+    while rate.next_start(1, now) <= now and made < 100:
         rate.started(1, now)
         made += 1
     assert told == made
@@ -329,6 +329,25 @@ def test_a_million_starts_leave_no_more_than_n_in_the_log() -> None:
         rate.started(1, number * 0.125)
     assert len(log_of(rate)._times) == 10
     assert rate.spare(999_999 * 0.125) == 2
+
+
+def test_what_rounding_leaves_is_gone_when_the_window_is_empty() -> None:
+    rate = Rate(1, cost=lambda item: item)
+    for weight in (0.1, 0.2, 0.3):
+        rate.started(weight, 0.0)
+    assert rate.next_start(1, 1.0) <= 1.0
+    assert log_of(rate)._total == 0.0
+
+
+@pytest.mark.parametrize(("n", "per"), SPACED_TOO_FAR)
+def test_after_a_window_nothing_is_left_of_the_spacing_even_where_n_parts_are_more_than_the_whole(
+    n: int, per: float
+) -> None:
+    assert per / n * n > per
+    rate = Rate(n, per, cost=lambda item: item, smooth=True)
+    rate.started(n, 0.0)
+    assert rate.is_idle(per)
+    assert rate.next_start(1, per) <= per
 
 
 def test_of_weights_the_log_holds_those_of_one_window() -> None:

@@ -208,7 +208,7 @@ class _Weights:
     def next_start(self, weight: float, now: float) -> float:
         self._drop_old(now)
         free = self._n - self._total
-        if not weight or weight <= free:
+        if weight <= free:
             return -math.inf
         if weight != self._waiting:
             self._waiting, self._when = weight, self._given_back(weight - free)
