@@ -23,6 +23,7 @@ ISOLATED = "aiomap, isolate=True"
 BARE_LOOP = "bare loop"
 FLOOR = "n workers, one iterator"
 PLAIN_QUEUE = "n workers, one queue"
+ALL_POLICIES = "timeout + retry + Rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Contender:
     """One way to map a function over data.
 
     `items` is the length of a timed run, `package` the distribution that it comes from (None: written by
-    hand). `bounded` says whether it can hold the concurrency down.
+    hand). `bounded` says whether it can hold the concurrency down. `guarded` is a list made under policies.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Contender:
     ordered: StreamMap | None = None
     unordered: StreamMap | None = None
     bounded: bool = True
+    guarded: ListMap | None = None
 
     @property
     def module(self) -> str | None:
@@ -56,6 +58,13 @@ BY_HAND = (
 OURS = (
     Contender(AIOMAP, 200_000, "aiomap", ours.in_a_list, ours.ordered, ours.unordered),
     Contender(ISOLATED, 20_000, in_a_list=ours.isolated_in_a_list),
+)
+
+POLICIES = (
+    Contender("timeout", 100_000, guarded=ours.with_timeout),
+    Contender("retry", 100_000, guarded=ours.with_retry),
+    Contender("Rate", 100_000, guarded=ours.with_rate),
+    Contender(ALL_POLICIES, 100_000, guarded=ours.with_all_three),
 )
 
 PEERS = (
@@ -102,7 +111,7 @@ PEERS = (
 
 NOT_MAPS = ("aiohttp", "aiolimiter", "throttler")
 
-CONTENDERS = {contender.name: contender for contender in (*OURS, *BY_HAND, *PEERS)}
+CONTENDERS = {contender.name: contender for contender in (*OURS, *POLICIES, *BY_HAND, *PEERS)}
 
 
 def versions() -> dict[str, str]:

@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import fresh
-from contenders import AIOMAP, BARE_LOOP, CONTENDERS, FLOOR, ISOLATED, ListMap, StreamMap
+from contenders import AIOMAP, ALL_POLICIES, BARE_LOOP, CONTENDERS, FLOOR, ISOLATED, POLICIES, ListMap, StreamMap
 from handwritten import Function
 from rounds import Effort, Figures, take_turns
-from verdict import Line, Row, against, cell, column, raw
+from verdict import Bar, Line, Row, against, cell, column, raw
 
 LIMIT = 10
+POLICIES_REACH = 2.0
 REPEATS = 3
 PATIENCE = 60.0
 
@@ -63,6 +64,21 @@ def list_suspends_once(effort: Effort) -> Row:
     return Row([line], raw(figures), {"list, `sleep(0)`": column(figures)})
 
 
+def list_policies(effort: Effort) -> Row:
+    """Row 1 under policies that never bind: what they cost on top of the plain list, measured in turn with it."""
+    names = [policy.name for policy in POLICIES]
+    figures = _take_turns(effort, [AIOMAP, *names], "guarded", "at once")
+    return Row([_on_top(name, figures) for name in names], raw(figures))
+
+
+def _on_top(name: str, figures: dict[str, Figures]) -> Line:
+    failure = figures[AIOMAP].failure or figures[name].failure
+    cost = figures[name].best - figures[AIOMAP].best
+    bar = Bar(f"<= {POLICIES_REACH:g} us on top", failure is None and cost <= POLICIES_REACH)
+    figure = cell(Figures(failure=failure)) if failure else f"+ {cost:.2f} us"
+    return Line(f"list, returns at once, {name}", figure, (bar,) if name == ALL_POLICIES else ())
+
+
 def stream_ordered(effort: Effort) -> Row:
     """Row 3, first half: a stream in input order, the function returns at once."""
     names = [name for name, contender in CONTENDERS.items() if contender.ordered]
@@ -89,7 +105,7 @@ def _take_turns(
             microseconds_per_item,
             within=PATIENCE,
             contender=name,
-            shape="in_a_list" if name == BARE_LOOP else shape,
+            shape=shape if getattr(CONTENDERS[name], shape) else "in_a_list",
             function=function,
             variables=variables,
         )
@@ -104,7 +120,7 @@ def microseconds_per_item(contender: str, shape: str, function: str, variables: 
     context = contextvars.copy_context()
     for number in range(variables):
         context.run(contextvars.ContextVar[int](f"variable_{number}").set, number)
-    time_once = _time_list if shape == "in_a_list" else _time_stream
+    time_once = _time_stream if shape in {"ordered", "unordered"} else _time_list
     runs = _warm_up_and_time(time_once, getattr(chosen, shape), FUNCTIONS[function], chosen.items)
     return [1e6 * seconds / chosen.items for seconds in context.run(asyncio.run, runs)]
 

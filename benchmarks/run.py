@@ -31,6 +31,7 @@ from verdict import Row
 
 ROWS: dict[str, Callable[[Effort], Row]] = {
     "list-at-once": mapping.list_at_once,
+    "list-policies": mapping.list_policies,
     "list-suspends-once": mapping.list_suspends_once,
     "stream-ordered": mapping.stream_ordered,
     "stream-unordered": mapping.stream_unordered,
@@ -60,8 +61,8 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure aiomap beside its peers; takes about 5 minutes.")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, a shorter long stream: about 2 minutes")
+    parser = argparse.ArgumentParser(description="Measure aiomap beside its peers; takes about 7 minutes.")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, a shorter long stream: about 3 minutes")
     parser.add_argument("--only", default="", metavar="WORD", help="only the rows with WORD in their name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every round to FILE")
     return parser.parse_args()

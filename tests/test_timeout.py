@@ -298,7 +298,7 @@ def test_ten_thousand_attempts_take_one_timer(play: Play) -> None:
 
 
 def test_a_blocking_call_is_left_to_end() -> None:
-    """A thread cannot be stopped: the attempt ends when the call does. (Threads need real time, and little of it.)"""
+    """A thread cannot be stopped: the attempt ends when the call does. Threads need real time, but little of it."""
     release = threading.Event()
 
     def block(_: int) -> None:

@@ -341,7 +341,8 @@ class Admission:
         if (self._keyed or self._run.outbox is not None) and self._room() <= 0:
             self.crowded = True
             return None
-        taken = next(self._source.items, None)
+        # A source that was told to stop does not say so when it is asked for an item.
+        taken = next(self._source.items, None) if self._source.more() else None
         if taken is None:
             return None
         pending = Pending(*taken)

@@ -270,6 +270,13 @@ def test_spare_counts_whole_starts_only() -> None:
     assert rate.spare(1.0) == 5
 
 
+@pytest.mark.parametrize("cost", [None, lambda item: item])
+def test_spare_is_none_of_smooth_starts_that_are_far_enough_apart_but_still_in_the_window(cost: Any) -> None:
+    rate = Rate(1, cost=cost, smooth=True, margin=0.5)
+    rate.started(1, 0.0)
+    assert [rate.spare(now) for now in (0.0, 0.5, 1.0, 1.4, 1.5, 9.0)] == [0, 0, 0, 0, 1, 1]
+
+
 @many
 @given(rates(), HISTORY, HISTORY, BEGINNINGS)
 def test_asking_changes_nothing(rate: Rate, history: Any, future: Any, begin: float) -> None:
@@ -339,7 +346,7 @@ def test_what_rounding_leaves_is_gone_when_the_window_is_empty() -> None:
     assert log_of(rate)._total == 0.0
 
 
-@pytest.mark.parametrize(("n", "per"), SPACED_TOO_FAR)
+@pytest.mark.parametrize(("n", "per"), [(11, 0.1), (35, 0.7), (29, 60.0)])
 def test_after_a_window_nothing_is_left_of_the_spacing_even_where_n_parts_are_more_than_the_whole(
     n: int, per: float
 ) -> None:
