@@ -296,6 +296,15 @@ def test_a_key_that_is_closed_or_has_not_succeeded_since_is_kept(rate: Rate | No
     assert "a" not in per_key._keys
 
 
+def test_keys_that_must_be_kept_do_not_keep_others_from_being_dropped() -> None:
+    per_key = PerKey(key_of, rate=Rate(4))
+    for key in "abcde":
+        per_key.ended(per_key.started((key, 1), 0.0), 0.0, "throttled", 1e9)
+    for number in range(1000):
+        per_key.ended(per_key.started((number, 1), number), number, "success", None)
+    assert 6 <= size(per_key) <= 20
+
+
 def test_to_find_the_keys_to_drop_takes_no_longer_when_there_are_many() -> None:
     per_key = PerKey(key_of, 1, Rate(1, per=1e9))
 

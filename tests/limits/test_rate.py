@@ -290,6 +290,7 @@ def test_asking_changes_nothing(rate: Rate, history: Any, future: Any, begin: fl
         now += rate.per
         for event in future:
             assert answers(asked, now) == answers(rate, now)
+            assert asked.is_idle(now) == rate.is_idle(now)
             assert live(asked, [event], now) == live(rate, [event], now)
             now += event[0] * rate.per
 
