@@ -111,7 +111,6 @@ class Admission:
     def available(self, most: int) -> int:
         """How many of the next `most` items may start at this moment, or a few more; 0 only if none may."""
         now = self._now()
-        self._asker = 0
         try:
             if not self._find(now):
                 return 0
@@ -126,29 +125,38 @@ class Admission:
     def more(self) -> bool:
         """Whether an item may start at this moment."""
         self._asker = 1
-        return self._find(self._now())
+        try:
+            return self._find(self._now())
+        finally:
+            self._asker = 0
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         return self
 
     def __next__(self) -> tuple[int, Any]:
         self._asker = 1
-        now = self._now()
+        try:
+            now = self._now()
+            pending = self._next(now)
+            if pending is None:
+                raise StopIteration
+            self._start(pending, now)
+            return pending.index, pending.item
+        finally:
+            self._asker = 0
+
+    def _next(self, now: float) -> Pending | None:
         waiting = self._waiting
         if waiting.ready or waiting.timed or self._keyed or self.shared:
-            if not self._find(now):
-                raise StopIteration
-            pending = waiting.take_first()
-        else:  # what most runs do for most items, without a detour
-            pulled = self._pull()
-            if pulled is None or not (pulled.refusal is not None or self._is_let_start(pulled, now)):
-                if pulled is not None:
-                    waiting.add(pulled, -math.inf)
-                self._find(now)
-                raise StopIteration
-            pending = pulled
-        self._start(pending, now)
-        return pending.index, pending.item
+            return waiting.take_first() if self._find(now) else None
+        # What most runs do for most items: without a detour.
+        pending = self._pull()
+        if pending is not None:
+            if pending.refusal is not None or self._is_let_start(pending, now):
+                return pending
+            waiting.add(pending, -math.inf)
+        self._find(now)
+        return None
 
     def _start(self, pending: Pending, now: float) -> None:
         self.taken = pending
@@ -306,6 +314,7 @@ class Admission:
 
     def _refuse(self, why: str, when: float) -> bool:
         self.why = why
+        self.asked = False  # the turn that it had is over
         self.blocked = why in {"limit", "gate"}
         self.wake_at = min(when, self._waiting.next_time())
         idle = self.blocked and self.wake_at == math.inf and not self.is_running()

@@ -163,6 +163,8 @@ def check_limits(limits: Any) -> tuple[Limit, ...]:
     checked = tuple(cast("Iterable[Any]", limits))  # type: ignore[redundant-cast]  # not to pyright
     for number, limit in enumerate(checked):
         if not _is_limit(limit):
+            if isinstance(limit, type):
+                raise TypeError(f"{rule}, got the class {limit.__name__}: make one of it")
             missing = [name for name in _QUESTIONS if not callable(getattr(limit, name, None))]
             fix = ": a number of starts a second is Rate(n)" if type(limit) in {int, float} else ""
             raise TypeError(f"{rule}, got {shortened(limit)}, which has no {missing[0]}(){fix}")

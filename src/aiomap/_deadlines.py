@@ -33,11 +33,12 @@ class Deadlines:
 
     def end(self, call: Call) -> bool:
         """The attempt has ended. Whether it had been cancelled because it took too long."""
-        if self._due.pop(call, None) is not None:
+        if self._due.pop(call, None) is not None or not (self.ending or self._ignoring):
             return False
+        late = call in self.ending or call in self._ignoring
         self._ignoring.discard(call)
         self.ending.pop(call, None)
-        return True
+        return late
 
     def next_time(self) -> float:
         """When the next of the two questions below has another answer; inf for never."""

@@ -220,7 +220,8 @@ def aimap(
     check_on_error(on_error)
     verdicts = Verdicts(value=None, error=error_verdict(on_error, _length(data)), fail_fast=on_error == "raise")
     plan = _policies(coroutine, max_concurrent_tasks, timeout, retry, limits)
-    return _stream(coroutine, data, plan, verdicts, ordered, buffer, progress, isolate)
+    adaptive = max_concurrent_tasks if is_adaptive(max_concurrent_tasks) else None
+    return _stream(coroutine, data, plan, adaptive, verdicts, ordered, buffer, progress, isolate)
 
 
 def aoutcomes(
@@ -254,7 +255,8 @@ def aoutcomes(
     _check(coroutine, data, progress, isolate)
     verdicts = Verdicts(value=_succeeded, error=_failed, fail_fast=False)
     plan = _policies(coroutine, max_concurrent_tasks, timeout, retry, limits)
-    return _stream(coroutine, data, plan, verdicts, ordered, buffer, progress, isolate)
+    adaptive = max_concurrent_tasks if is_adaptive(max_concurrent_tasks) else None
+    return _stream(coroutine, data, plan, adaptive, verdicts, ordered, buffer, progress, isolate)
 
 
 @overload
@@ -394,6 +396,7 @@ def _stream(
     function: Callable[[Any], Awaitable[Any]],
     data: Iterable[Any] | AsyncIterable[Any],
     plan: tuple[int, Policies | None],
+    adaptive: Adaptive | None,
     verdicts: Verdicts,
     ordered: bool,
     buffer: int | None,
@@ -417,7 +420,7 @@ def _stream(
         policies=policies,
     )
     outbox.made_room = engine.fill
-    return Stream(engine, outbox)
+    return Stream(engine, outbox, adaptive)
 
 
 async def _collect(engine: Engine) -> list[Any]:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import warnings
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from aiomap._arguments import check_limit
 from aiomap._engine import Engine
 from aiomap._outbox import Outbox
 from aiomap._outcome import Stats
 from aiomap._verdict import ends_the_program
+
+if TYPE_CHECKING:
+    from aiomap.limits.adaptive import Adaptive
 
 __all__ = ["Stream"]
 
@@ -44,10 +47,11 @@ class Stream(Generic[R]):
     64
     """
 
-    __slots__ = ("__weakref__", "_engine", "_outbox", "_raised", "_ready")
+    __slots__ = ("__weakref__", "_adaptive", "_engine", "_outbox", "_raised", "_ready")
 
-    def __init__(self, engine: Engine, outbox: Outbox) -> None:
+    def __init__(self, engine: Engine, outbox: Outbox, adaptive: Adaptive | None = None) -> None:
         self._engine = engine
+        self._adaptive = adaptive
         self._outbox = outbox
         self._ready = outbox.ready
         self._raised = False
@@ -126,8 +130,12 @@ class Stream(Generic[R]):
 
     @property
     def max_concurrent_tasks(self) -> int:
-        """How many items may run at once. Raising it takes effect at once; lowering it never cancels what runs."""
-        return self._engine.limit
+        """How many items may run at once. Raising it takes effect at once; lowering it never cancels what runs.
+
+        With an `Adaptive`: the number that it has found so far. Setting it is another bound, beside that one.
+        """
+        limit = self._engine.limit
+        return limit if self._adaptive is None else min(limit, self._adaptive.limit)
 
     @max_concurrent_tasks.setter
     def max_concurrent_tasks(self, limit: int) -> None:

@@ -1,7 +1,8 @@
 """HTTP: from a line with a link to the page behind it, or to a failure that says of which class it is.
 
 Invariant: whatever a server sends, at most `max_body` bytes of it are kept, only http and https are spoken, also across
-redirects, and a page is whole or it is a failure. No message holds a password or token of a URL.
+redirects, and a page is whole or it is a failure. No message holds a password or token of a URL. A call asks for each
+address once: nothing is sent again behind the back of whoever counts the calls.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from aiomap._foreign import printable, redacted
-from aiomap.errors import AiomapError, MissingExtra
+from aiomap.errors import AiomapError, AttemptTimeout, MissingExtra
 from aiomap.lines import MOST_BYTES, Line
 
 try:
@@ -30,12 +31,12 @@ except ImportError:
     raise MissingExtra("aiomap fetch", "aiohttp", "http") from None
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from types import TracebackType
 
     from aiomap._outcome import Outcome
 
-__all__ = ["FailureClass", "FetchFailed", "Fetcher", "Page", "failure", "record"]
+__all__ = ["FailureClass", "FetchFailed", "Fetcher", "Page", "failure", "host_of", "record"]
 
 FailureClass = Literal[
     "dns",
@@ -55,8 +56,9 @@ _MOST_REDIRECTS: Final = 10
 # Bytes of one header line. aiohttp's own limit, 8190, is less than what some sites send.
 _MOST_HEADER: Final = 1 << 16
 _HEADERS: Final = ("content-type", "content-length", "etag", "last-modified", "retry-after")
-# Seconds that an idle connection is kept. With a host of its own for every link, so many seconds' worth are open.
-_KEPT: Final = 5.0
+# Seconds that an idle connection is kept. With a host of its own for every link, so many seconds' worth are open. Many
+# servers close theirs after 5, and a request that meets that has failed.
+_KEPT: Final = 4.0
 # Seconds between two tries to open a connection when too many files are open.
 _FULL: Final = 0.25
 _LONGEST_MESSAGE: Final = 500
@@ -80,13 +82,17 @@ class FetchFailed(AiomapError):
     kind: of which class the failure is.
     message: what happened, in a form that may be shown.
     status: the HTTP status, if it was what made it a failure, else `None`.
+    headers: those of interest that came with the status, by lower-case name.
     """
 
-    def __init__(self, kind: FailureClass, message: str, status: int | None = None) -> None:
-        super().__init__(kind, message, status)
+    def __init__(
+        self, kind: FailureClass, message: str, status: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(kind, message, status, headers)
         self.kind: Final[FailureClass] = kind
         self.message = message
         self.status = status
+        self.headers = headers or {}
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
@@ -126,16 +132,14 @@ class Page:
 
 @final
 class Fetcher:
-    """Fetches links over one shared set of connections: `async with Fetcher(60.0, 16 << 20) as fetcher`.
+    """Fetches links over one shared set of connections: `async with Fetcher(16 << 20) as fetcher`.
 
-    timeout: seconds that one link may take in all, redirects and body included.
     max_body: how many bytes a body may have, decompressed; one with more is a failure, and the rest is not read.
 
-    Nothing bounds here how many links are fetched at once: the map does that.
+    Nothing bounds here how many links are fetched at once, or how long one takes: the map does that.
     """
 
-    def __init__(self, timeout: float, max_body: int) -> None:
-        self._timeout = timeout
+    def __init__(self, max_body: int) -> None:
         self._max_body = max_body
 
     async def __aenter__(self) -> Fetcher:
@@ -148,6 +152,7 @@ class Fetcher:
             auto_decompress=False,
             max_line_size=_MOST_HEADER,
             max_field_size=_MOST_HEADER,
+            middlewares=(_send_once,),
         )
         return self
 
@@ -160,12 +165,9 @@ class Fetcher:
         """The page that the line links to. Raises `FetchFailed`, and nothing else."""
         url = _link(line)
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._get_when_there_is_room(url)
+            return await self._get_when_there_is_room(url)
         except FetchFailed:
             raise
-        except TimeoutError as error:
-            raise FetchFailed("timeout", f"not done after {self._timeout:g} s") from error
         except Exception as error:
             raise failure(error) from error
 
@@ -182,9 +184,9 @@ class Fetcher:
     async def _get(self, url: URL) -> Page:
         # aiohttp counts the answer that is one too many.
         async with self._session.get(url, max_redirects=_MOST_REDIRECTS + 1) as response:
-            if not response.ok:
-                raise _bad_status(response.status)
             headers = {name: printable(response.headers[name]) for name in _HEADERS if name in response.headers}
+            if not response.ok:
+                raise _bad_status(response.status, headers)
             body = await self._body(response)
             return Page(redacted(str(response.url)), response.status, headers, body)
 
@@ -203,6 +205,34 @@ class Fetcher:
 
     def _too_large(self, why: str) -> FetchFailed:
         return FetchFailed("too_large", f"the body has more than {self._max_body:,} bytes ({why})")
+
+
+async def _send_once(
+    request: aiohttp.ClientRequest, send: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
+) -> aiohttp.ClientResponse:
+    """Ends a request with the connection that it broke on, where aiohttp would send it a second time on another one.
+
+    That would be an attempt that no limit knows of. What aiohttp takes for a broken connection, it does not find here.
+    """
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise  # nothing was sent, and nothing will be
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise failure(error) from error
+
+
+def host_of(line: Line) -> str | None:
+    """The host that the line links to; `None` if it is no link.
+
+    >>> host_of(Line(1, b"HTTPS://Example.COM:8443/page"))
+    'example.com'
+    """
+    try:
+        host = _link(line).raw_host
+    except FetchFailed:
+        return None
+    return host and host.rstrip(".")
 
 
 def record(outcome: Outcome[Line, Page]) -> dict[str, object]:
@@ -268,13 +298,13 @@ def _link(line: Line) -> URL:
     return url
 
 
-def _bad_status(status: int) -> FetchFailed:
+def _bad_status(status: int, headers: Mapping[str, str]) -> FetchFailed:
     try:
         message = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         message = str(status)
     kinds: dict[int, FailureClass] = {4: "http_4xx", 5: "http_5xx"}
-    return FetchFailed(kinds.get(status // 100, "other"), message, status)
+    return FetchFailed(kinds.get(status // 100, "other"), message, status, headers)
 
 
 def _reason(error: OSError) -> str:
@@ -284,6 +314,7 @@ def _reason(error: OSError) -> str:
 
 # The first row that an exception fits says its class and what is told of it.
 _CLASSES: Final[tuple[tuple[type[Exception], FailureClass, Callable[[Any], str]], ...]] = (
+    (AttemptTimeout, "timeout", lambda error: f"not done after {error.seconds:g} s"),
     (aiohttp.ClientConnectorDNSError, "dns", lambda error: f"{error.host}: {error.strerror}"),
     (UnicodeError, "dns", lambda _: "no valid host name: a part of it is empty, or longer than 63 characters"),
     (aiohttp.ClientSSLError, "tls", str),

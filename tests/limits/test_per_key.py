@@ -185,6 +185,19 @@ def test_a_throttle_closes_its_own_key_only(rate: Rate | None) -> None:
         assert per_key.closed_until((other, 1)) <= 1.0
 
 
+@pytest.mark.parametrize("rate", [None, Rate(100)])
+def test_what_started_before_a_key_was_closed_says_nothing_new_of_it(rate: Rate | None) -> None:
+    per_key = PerKey(key_of, rate=rate)
+    tickets = [per_key.started(("a", 1), 0.0) for _ in range(3)]
+    with patch("random.uniform", lambda low, high: (low + high) / 2):
+        per_key.ended(tickets[0], 1.0, "throttled", None)
+        per_key.ended(tickets[1], 8.0, "throttled", None)
+        per_key.ended(tickets[2], 9.0, "success", None)
+        assert per_key.next_start(("a", 1), 9.0) <= 9.0
+        per_key.ended(per_key.started(("a", 1), 9.0), 10.0, "throttled", None)
+    assert per_key.next_start(("a", 1), 10.0) == 10.75
+
+
 def test_each_key_has_a_rate_of_its_own_and_the_one_that_was_given_is_not_used() -> None:
     rate = Rate(1)
     per_key = PerKey(key_of, rate=rate)
@@ -306,19 +319,16 @@ def test_keys_that_must_be_kept_do_not_keep_others_from_being_dropped() -> None:
 
 
 def test_to_find_the_keys_to_drop_takes_no_longer_when_there_are_many() -> None:
-    per_key = PerKey(key_of, 1, Rate(1, per=1e9))
+    def seconds(keys: int, starts: int) -> float:
+        per_key = PerKey(key_of, rate=Rate(4))
+        begin = 0.0
+        for number in range(starts):
+            if number == starts // 2:
+                begin = time.process_time()
+            per_key.ended(per_key.started((number, 1), number / keys), number / keys, "success", None)
+        return (time.process_time() - begin) / (starts / 2)
 
-    def seconds(begin: int, end: int) -> float:
-        before = time.process_time()
-        for number in range(begin, end):
-            per_key.ended(per_key.started((number, 1), number), number, "success", None)
-        return (time.process_time() - before) / (end - begin)
-
-    few = min(seconds(begin, begin + 200) for begin in range(0, 1000, 200))
-    seconds(1000, 30_000)
-    many = [seconds(begin, begin + 200) for begin in range(30_000, 34_000, 200)]
-    assert size(per_key) == 34_000
-    assert sum(many) / len(many) < 4 * few
+    assert seconds(40_000, 80_000) < 3.5 * min(seconds(500, 4000) for _ in range(3))
 
 
 @pytest.mark.parametrize("rate", [None, Rate(4, per=60)])

@@ -289,8 +289,8 @@ def test_asking_changes_nothing(rate: Rate, history: Any, future: Any, begin: fl
             asked.closed_until(1)
         now += rate.per
         for event in future:
-            assert answers(asked, now) == answers(rate, now)
             assert asked.is_idle(now) == rate.is_idle(now)
+            assert answers(asked, now) == answers(rate, now)
             assert live(asked, [event], now) == live(rate, [event], now)
             now += event[0] * rate.per
 

@@ -6,7 +6,6 @@ before the output file is touched.
 
 from __future__ import annotations
 
-import math
 import os
 import resource
 import shlex
@@ -14,12 +13,15 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 
 import click
 
+from aiomap.cli import flags
+
 if TYPE_CHECKING:
     from aiomap.cli.sitting import Sitting
+    from aiomap.limits.rate import Rate
 
 __all__ = ["aiomap"]
 
@@ -42,36 +44,6 @@ class _IoFailed(click.ClickException):
     exit_code = _IO_FAILED
 
 
-def _count(_: click.Context, __: click.Parameter, value: str) -> int:
-    try:
-        count = int(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a whole number; write how many at once, as in -j 10") from None
-    if count < 1:
-        raise click.BadParameter(f"{count} at once would fetch nothing; the least is 1, one after the other")
-    return count
-
-
-def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a number of seconds; write it as in --timeout 60") from None
-    if not 0 < seconds < math.inf:
-        raise click.BadParameter(f"{value} is no time to wait; write seconds above 0, as in --timeout 60")
-    return seconds
-
-
-def _size(_: click.Context, __: click.Parameter, value: str) -> int:
-    number, unit = (value[:-1], value[-1].upper()) if value[-1:].upper() in _UNITS else (value, "")
-    if not (number.isascii() and number.isdigit() and int(number)):
-        raise click.BadParameter(f"{value!r} is no size; write bytes, or K, M or G of them, as in --max-body 16M")
-    return int(number) * _UNITS[unit]
-
-
-_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="aiomap", message="%(prog)s %(version)s")
 def aiomap() -> None:
@@ -84,23 +56,71 @@ def aiomap() -> None:
 @click.option(
     "-j",
     "--max-concurrent-tasks",
-    callback=_count,
-    default="10",
+    callback=flags.parse_concurrency,
+    default="auto",
     show_default=True,
-    metavar="N",
-    help="How many links are fetched at once.",
+    metavar="N|auto",
+    help="How many links are fetched at once; auto finds out how many are taken.",
+)
+@click.option(
+    "--rate",
+    callback=flags.parse_rate,
+    default="none",
+    show_default=True,
+    metavar="N/TIME",
+    help="How many attempts start in a time, in all: 10/s, 100/m, 1000/h, 10/2s.",
+)
+@click.option(
+    "--per-key",
+    callback=flags.parse_key,
+    default="host",
+    show_default=True,
+    metavar="host|none",
+    help="What is spared for itself: each host, or nothing.",
+)
+@click.option(
+    "--per-key-tasks",
+    callback=flags.parse_bound,
+    default="2",
+    show_default=True,
+    metavar="N|none",
+    help="How many links of one host are fetched at once.",
+)
+@click.option(
+    "--per-key-rate",
+    callback=flags.parse_rate,
+    default="1/0.25s",
+    show_default=True,
+    metavar="N/TIME",
+    help="How many attempts start in a time at one host.",
 )
 @click.option(
     "--timeout",
-    callback=_seconds,
+    callback=flags.parse_seconds,
     default="60",
     show_default=True,
     metavar="SECONDS",
-    help="How long one link may take in all.",
+    help="How long one attempt may take in all.",
+)
+@click.option(
+    "--retries",
+    callback=flags.parse_retries,
+    default="4",
+    show_default=True,
+    metavar="N",
+    help="How often a link that failed is tried again.",
+)
+@click.option(
+    "--retry-on",
+    callback=flags.parse_retry_on,
+    default="timeout,conn,5xx",
+    show_default=True,
+    metavar="CLASS,...",
+    help="After which failures.",
 )
 @click.option(
     "--max-body",
-    callback=_size,
+    callback=flags.parse_size,
     default="16M",
     show_default=True,
     metavar="SIZE",
@@ -108,8 +128,23 @@ def aiomap() -> None:
 )
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
+@click.pass_context
 def fetch(
-    source: str, output: str, max_concurrent_tasks: int, timeout: float, max_body: int, *, force: bool, quiet: bool
+    context: click.Context,
+    source: str,
+    output: str,
+    max_concurrent_tasks: flags.Concurrency,
+    rate: Rate | None,
+    per_key: Literal["host"] | None,
+    per_key_tasks: int | None,
+    per_key_rate: Rate | None,
+    timeout: float,
+    retries: int,
+    retry_on: frozenset[str],
+    max_body: int,
+    *,
+    force: bool,
+    quiet: bool,
 ) -> int:
     """Fetch the pages behind a list of links.
 
@@ -117,26 +152,44 @@ def fetch(
     written as soon as it is there: the page, or the error and its class.
 
     \b
-      aiomap fetch links.txt -o pages.jsonl -j 20
+      aiomap fetch links.txt -o pages.jsonl
+      aiomap fetch links.txt -o pages.jsonl -j 20 --rate 100/m --retries 2
       grep '^https:' links.txt | aiomap fetch - -o pages.jsonl
 
-    Ctrl-C stops: what is in flight is finished, and what is done is safe.
+    Every host is spared: two links at once, each a quarter of a second after the one before. If the one host is yours:
+
+    \b
+      aiomap fetch links.txt -o pages.jsonl -j 50 --per-key none
+
+    A server that answers 429 or 503 is left alone for as long as it asks for. Every attempt passes all limits, and a
+    link that waits for one, or for its next attempt, is in nobody's way.
+
+    Ctrl-C stops: what is in flight is finished, and what is done is safe. Links that wait are left out.
 
     Exit status: 0 all links were fetched, 1 some failed, 2 wrong usage or input, 6 FILE could not be written,
     130 stopped by Ctrl-C.
     """  # noqa: D301  (click takes the character \b as: leave these lines as they are)
     from aiomap.errors import MissingExtra
 
-    _allow_open_files(max_concurrent_tasks)
+    flags.check_key(context)
     with _open_input(source) as file:
         try:
             from aiomap.cli.sitting import Sitting
             from aiomap.fetch import Fetcher
             from aiomap.lines import lines_of
 
-            sitting = Sitting(lines_of(file), max_concurrent_tasks, Fetcher(timeout, max_body), quiet=quiet)
+            sitting = Sitting(
+                lines_of(file),
+                flags.concurrency_of(max_concurrent_tasks),
+                Fetcher(max_body),
+                timeout=timeout,
+                retry=flags.retry_of(retries, retry_on),
+                limits=flags.limits_of(rate, per_key, per_key_tasks, per_key_rate),
+                quiet=quiet,
+            )
         except MissingExtra as error:
             raise _Refused(str(error)) from error
+        _allow_open_files(sitting.slots)
         return _finish(sitting, _open_output(output, file, force=force), source, output, quiet=quiet)
 
 

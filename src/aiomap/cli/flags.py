@@ -1,0 +1,193 @@
+"""Flags: from what was typed to a value, or to a sentence that says what to type.
+
+Invariant: a value that leaves here is one that the library takes. The policies themselves are made, and imported, only
+once a command runs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import click
+
+if TYPE_CHECKING:
+    from aiomap._retry import Retry
+    from aiomap.limits.adaptive import Adaptive
+    from aiomap.limits.limit import Limit
+    from aiomap.limits.rate import Rate
+
+__all__ = [
+    "Concurrency",
+    "check_key",
+    "concurrency_of",
+    "limits_of",
+    "parse_bound",
+    "parse_concurrency",
+    "parse_key",
+    "parse_rate",
+    "parse_retries",
+    "parse_retry_on",
+    "parse_seconds",
+    "parse_size",
+    "retry_of",
+]
+
+Concurrency: TypeAlias = int | Literal["auto"]
+
+_NONE: Final = "none"
+_LONG: Final = 10  # digits
+_SIZES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+_RATE: Final = re.compile(r"(\d{1,15})(?:/(\d{1,9}(?:\.\d{1,9})?)?([smh]))?", re.ASCII)
+
+# What may be tried again, by the name that is typed. The rest (bad_input, too_large, ...) would end the same again.
+_RETRYABLE: Final = {
+    "timeout": ["timeout"],
+    "conn": ["dns", "connect"],
+    "dns": ["dns"],
+    "connect": ["connect"],
+    "tls": ["tls"],
+    "4xx": ["http_4xx"],
+    "http_4xx": ["http_4xx"],
+    "5xx": ["http_5xx"],
+    "http_5xx": ["http_5xx"],
+    "bad_content": ["bad_content"],
+    "other": ["other"],
+}
+
+
+def parse_concurrency(_: click.Context, __: click.Parameter, value: str) -> Concurrency:
+    """`-j N|auto`."""
+    if value == "auto":
+        return "auto"
+    return _count(value, "-j 10, or -j auto")
+
+
+def parse_bound(_: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    """A number of things at once, or none."""
+    flag = parameter.opts[-1]
+    return None if value == _NONE else _count(value, f"{flag} 2, or {flag} none")
+
+
+def _count(value: str, example: str) -> int:
+    try:
+        count = int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a whole number; write how many at once, as in {example}") from None
+    if count < 1:
+        raise click.BadParameter(f"{count} at once would fetch nothing; the least is 1, one after the other")
+    return count
+
+
+def parse_seconds(_: click.Context, parameter: click.Parameter, value: str) -> float:
+    """A duration."""
+    example = f"{parameter.opts[-1]} 60"
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a number of seconds; write it as in {example}") from None
+    if not 0 < seconds < math.inf:
+        raise click.BadParameter(f"{value} is no time to wait; write seconds above 0, as in {example}")
+    return seconds
+
+
+def parse_size(_: click.Context, parameter: click.Parameter, value: str) -> int:
+    """A number of bytes."""
+    number, unit = (value[:-1], value[-1].upper()) if value[-1:].upper() in _SIZES else (value, "")
+    if not (number.isascii() and number.isdigit() and int(number)):
+        raise click.BadParameter(
+            f"{value!r} is no size; write bytes, or K, M or G of them, as in {parameter.opts[-1]} 16M"
+        )
+    return int(number) * _SIZES[unit]
+
+
+def parse_rate(_: click.Context, parameter: click.Parameter, value: str) -> Rate | None:
+    """So many in a time, or none."""
+    if value == _NONE:
+        return None
+    flag = parameter.opts[-1]
+    found = _RATE.fullmatch(value)
+    if found is None:
+        raise click.BadParameter(
+            f"{value!r} is no rate; write a whole number in a time, as in {flag} 4/s, {flag} 100/m, {flag} 1000/h "
+            f"or {flag} 1/0.5s, or {flag} none"
+        )
+    number, times, unit = int(found[1]), float(found[2] or 1), found[3] or "s"
+    if not number or not times:
+        raise click.BadParameter(f"{value} would never let anything start; for few, make the time longer: {flag} 1/10s")
+    from aiomap.limits.rate import Rate
+
+    return Rate(number, times * _SECONDS[unit])
+
+
+def parse_key(_: click.Context, __: click.Parameter, value: str) -> Literal["host"] | None:
+    """What links are kept apart by."""
+    if value == "host":
+        return "host"
+    if value != _NONE:
+        raise click.BadParameter(
+            f"{value!r} is not known; it is host or none: a line of text has no columns that could be named"
+        )
+    return None
+
+
+def parse_retries(_: click.Context, __: click.Parameter, value: str) -> int:
+    """How many attempts there are beside the first."""
+    if not (value.isascii() and value.isdigit() and len(value) < _LONG):
+        raise click.BadParameter(
+            f"{value!r} is no number of further attempts; write it as in --retries 4, or --retries 0 for none"
+        )
+    return int(value)
+
+
+def parse_retry_on(_: click.Context, __: click.Parameter, value: str) -> frozenset[str]:
+    """The classes of failures that are tried again."""
+    names = [name.strip() for name in value.split(",")]
+    for name in names:
+        if name not in _RETRYABLE:
+            raise click.BadParameter(
+                f"{name!r} is no class of failures that can be tried again; write some of {', '.join(_RETRYABLE)}, "
+                "with commas in between (conn is dns and connect)"
+            )
+    return frozenset(kind for name in names for kind in _RETRYABLE[name])
+
+
+def concurrency_of(flag: Concurrency) -> int | Adaptive:
+    """What the library takes as `max_concurrent_tasks`."""
+    if flag != "auto":
+        return flag
+    from aiomap.limits.adaptive import Adaptive
+
+    return Adaptive()
+
+
+def check_key(context: click.Context) -> None:
+    """UsageError if something is to be bounded for each key, and there is no key."""
+    if context.params["per_key"] is not None:
+        return
+    for name, flag in (("per_key_tasks", "--per-key-tasks"), ("per_key_rate", "--per-key-rate")):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE and context.params[name]:
+            raise click.UsageError(f"--per-key none leaves nothing for {flag} to bound; leave out one of the two")
+
+
+def limits_of(rate: Rate | None, key: Literal["host"] | None, tasks: int | None, key_rate: Rate | None) -> list[Limit]:
+    """What the library takes as `limits`. With neither of its bounds, a key still keeps a throttle to its host."""
+    limits: list[Limit] = [] if rate is None else [rate]
+    if key is not None:
+        from aiomap.fetch import host_of
+        from aiomap.limits.per_key import PerKey
+
+        limits.append(PerKey(host_of, tasks, key_rate))
+    return limits
+
+
+def retry_of(retries: int, classes: frozenset[str]) -> Retry | None:
+    """What the library takes as `retry`; `None` for no second attempt, whatever the server asks for."""
+    if not retries:
+        return None
+    from aiomap._retry import Retry
+    from aiomap.fetch import failure
+
+    return Retry(lambda error: failure(error).kind in classes, attempts=retries + 1)
