@@ -2,8 +2,10 @@
 
     python3 dev demo [PAGES]
 
-The site is a process on this machine (`demo/site.py`), so nobody else is bothered. What comes out stays in
-`demo-output`, to look at. Ends with exit code 0 if every link has its line and only the pages that fail have failed.
+The site is a process on this machine (`demo/site.py`), so nobody else is bothered, and the limits that protect the
+hosts of other people are lifted. It says 429 to who asks for too much at once; the command finds out how much that is.
+What comes out stays in `demo-output`, to look at. Ends with exit code 0 if every link has its line, only the pages that
+fail have failed, and nothing was asked for while the site wanted to be left alone.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from urllib.request import urlopen
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "demo-output"
-COMMAND = ["aiomap", "fetch", "links.txt", "-o", "pages.jsonl", "-j", "50"]
+COMMAND = ["aiomap", "fetch", "links.txt", "-o", "pages.jsonl", "-j", "auto", "--per-key", "none"]
 
 
 @contextmanager
@@ -64,17 +66,31 @@ def check(links: list[str], lines: list[str], failing: int) -> bool:
     return once and as_expected
 
 
+def check_manners(stats: dict[str, int], lines: int) -> bool:
+    """Says how the site was treated, and whether every `Retry-After` was kept to."""
+    polite = stats["too_early"] == 0
+    print(
+        f"{'ok    ' if polite else 'WRONG '} {stats['requests']:,} requests, at most {stats['most_in_flight']} at once "
+        f"and {stats['fullest_second']:,} in a second; {stats['refused']} were answered 429, "
+        f"{100 * stats['refused'] / max(1, lines):.1f} for 100 pages; "
+        f"{stats['too_early']} came before a Retry-After had passed"
+    )
+    return polite
+
+
 def main(pages: int) -> int:
     with running_site(pages) as address:
         print(f"A web site of {pages:,} pages runs on this machine, at {address}\n")
         links, failing = read(f"{address}/links.txt"), int(read(f"{address}/failing"))
         code, lines = fetch(links)
+        stats = json.loads(read(f"{address}/stats"))
     if code == 128 + signal.SIGINT:
         print(f"\nStopped. What was done by then is in {FOLDER.name}/pages.jsonl: {len(lines):,} lines.")
         return code
     print("\nThe first line of pages.jsonl:")
     print(lines[0][:400] + "..." if lines else "(there is none)", end="\n\n")
-    expected = check(links.split(), lines, failing) and code == (1 if failing else 0)
+    complete, polite = check(links.split(), lines, failing), check_manners(stats, len(lines))
+    expected = complete and polite and code == (1 if failing else 0)
     program = Path(sys.executable).with_name("aiomap")
     program = program.relative_to(ROOT) if program.is_relative_to(ROOT) else program
     print(f"\nThe files are in {FOLDER.name}. Now with a list of your own, a link to a line:")

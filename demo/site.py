@@ -3,7 +3,8 @@
     python demo/site.py [PAGES] [SEED]
 
 It prints its address and serves until its standard input is closed. The same seed gives the same pages, however often
-and in whatever order they are asked for. `/links.txt` lists them, `/failing` says how many of them fail.
+and in whatever order they are asked for. `/links.txt` lists them, `/failing` says how many of them fail. Who asks for
+too many at once gets 429 and a `Retry-After`; `/stats` says how often that was, and who did not keep to it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import gzip
 import math
 import random
 import sys
-from collections import Counter
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +30,15 @@ KINDS: dict[Kind, int] = {"plain": 865, "gzip": 100, "redirect": 20, "missing": 
 FAILING: tuple[Kind, ...] = ("missing", "broken")
 MEDIAN_LATENCY = 0.025  # seconds
 SLOW = 0.01  # of all pages; they take one to two seconds
+
+# So many pages may be on their way at once. A client that finds this out by itself gets near it within a second, and
+# with these pages it is about 1,200 a second, if this machine can do that.
+AT_ONCE = 50
+# Then it says for so many seconds: 429. (RFC 9110 has whole seconds; many servers send fractions, and who cannot read
+# them comes too early.)
+RETRY_AFTER = 0.5
+# What comes within so many seconds after a 429 was sent may have been on its way by then.
+ON_ITS_WAY = 0.25
 
 TOPICS = "bees rivers clocks bridges maps salt kites lanterns ferries moss orchards tides"
 WORDS = "the a slow quiet old map of bees and rivers is kept in every harbour where ferries wait for tides"
@@ -49,6 +62,45 @@ class Page:
         return f"<!doctype html>\n<title>{self.title}</title>\n{body}\n"
 
 
+class Pressure:
+    """How hard the site is pushed: counts the pages that are asked for, and says when it is too much."""
+
+    def __init__(self) -> None:
+        self.requests = self.in_flight = self.most_in_flight = self.refused = self.too_early = self.fullest_second = 0
+        self._closed = self._opens = -math.inf  # from the first of the latest 429s until all they ask for has passed
+        self._last_second: deque[float] = deque()
+
+    @contextmanager
+    def request(self, now: float) -> Iterator[bool]:
+        """One that came at this moment, as long as it is not answered; whether it is one too many."""
+        self.requests += 1
+        self.too_early += self._closed + ON_ITS_WAY < now < self._opens
+        self._last_second.append(now)
+        while self._last_second[0] <= now - 1:
+            self._last_second.popleft()
+        self.fullest_second = max(self.fullest_second, len(self._last_second))
+        is_refused = self.in_flight >= AT_ONCE
+        if is_refused:
+            self.refused += 1
+            self._closed = self._closed if now < self._opens else now
+            self._opens = now + RETRY_AFTER
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            yield is_refused
+        finally:
+            self.in_flight -= 1
+
+    def stats(self) -> dict[str, int]:
+        return {
+            "requests": self.requests,
+            "most_in_flight": self.most_in_flight,
+            "refused": self.refused,
+            "too_early": self.too_early,
+            "fullest_second": self.fullest_second,
+        }
+
+
 def make_page(number: int, pages: int, seed: int) -> Page:
     dice = random.Random(f"{seed}/{number}")
     kind = dice.choices(list(KINDS), list(KINDS.values()))[0]
@@ -64,7 +116,15 @@ def make_page(number: int, pages: int, seed: int) -> Page:
 
 
 def make_site(pages: int, seed: int) -> web.Application:
+    pressure = Pressure()
+
     async def answer_page(request: web.Request) -> web.Response:
+        with pressure.request(time.monotonic()) as is_refused:
+            if is_refused:
+                raise web.HTTPTooManyRequests(headers={"Retry-After": str(RETRY_AFTER)})
+            return await answer_in_time(request)
+
+    async def answer_in_time(request: web.Request) -> web.Response:
         page = make_page(int(request.match_info["number"]), pages, seed)
         await asyncio.sleep(page.latency)
         match page.kind:
@@ -91,11 +151,15 @@ def make_site(pages: int, seed: int) -> web.Application:
         kinds = Counter(make_page(number, pages, seed).kind for number in range(pages))
         return web.Response(text=str(sum(kinds[kind] for kind in FAILING)))
 
+    async def tell_stats(_: web.Request) -> web.Response:
+        return web.json_response(pressure.stats())
+
     site = web.Application()
     site.router.add_get(r"/page/{number:\d+}", answer_page)
     site.router.add_get(r"/moved/{number:\d+}", answer_moved)
     site.router.add_get("/links.txt", list_links)
     site.router.add_get("/failing", count_failing)
+    site.router.add_get("/stats", tell_stats)
     return site
 
 

@@ -8,8 +8,7 @@ has a free slot. What may not start yet waits here and holds no slot.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from itertools import repeat
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from aiomap._pending import Pending
@@ -42,7 +41,7 @@ class Admission:
     def __init__(self, run: Run, source: Source, limits: tuple[Limit, ...], *, lookahead: int, begun: int) -> None:
         self._run, self._source, self._limits, self._lookahead = run, source, limits, lookahead
         self._now = run.now
-        self._gate = Gate()  # closes at a throttle that no limit takes for its own
+        self.gate = Gate()  # closes at a throttle that no limit takes for its own
         self._keyed = [(number, limit) for number, limit in enumerate(limits) if isinstance(limit, PerKey)]
         self._others = [(number, limit) for number, limit in enumerate(limits) if not isinstance(limit, PerKey)]
         self._spares: list[Callable[[float], int]] = []
@@ -52,6 +51,9 @@ class Admission:
         # Bound once: most of what a policy costs is calls.
         self._claims = [limit.claim for limit in limits]
         self._starteds = [limit.started for limit in limits]
+        self._no_throttle: dict[Ending, list[Ending]] = {
+            ending: [ending] * len(limits) for ending in ("success", "overloaded", "other")
+        }
         self._waiting = Waiting()
         self._pulled = begun
         self._hindrance = "limit"  # of the items that wait for their keys
@@ -133,30 +135,41 @@ class Admission:
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         return self
 
+    # What most runs do for most items, in one frame: the calls would cost more than the rest. In any other case, and
+    # as soon as anything is in the way, `_next_by_the_book` does the same in small steps.
     def __next__(self) -> tuple[int, Any]:
+        waiting, limits = self._waiting, self._limits
+        if waiting.ready or waiting.timed or self._keyed or self.shared or self._run.outbox is not None:
+            return self._next_by_the_book()
+        taken = next(self._source.items, None)
+        if taken is None:
+            return self._next_by_the_book()
+        index, item = taken
+        pending = self.taken = Pending(index, item)
+        self._pulled += 1
+        self._run.results.append(None)
+        if limits:
+            self._claim(pending)
+        now = self._now()  # the input may have taken its time
+        if self.gate.opens > now or (limits and (pending.refusal or not self._is_let_start(pending, now))):
+            waiting.add(pending, -math.inf)
+            return self._next_by_the_book()
+        if limits:
+            self._tell_of_start(pending, now)
+        pending.started = pending.first_start = now
+        pending.calls = 1
+        return taken
+
+    def _next_by_the_book(self) -> tuple[int, Any]:
         self._asker = 1
         try:
-            now = self._now()
-            pending = self._next(now)
-            if pending is None:
+            if not self._find(self._now()):
                 raise StopIteration
-            self._start(pending, now)
+            pending = self._waiting.take_first()
+            self._start(pending, self._now())
             return pending.index, pending.item
         finally:
             self._asker = 0
-
-    def _next(self, now: float) -> Pending | None:
-        waiting = self._waiting
-        if waiting.ready or waiting.timed or self._keyed or self.shared:
-            return waiting.take_first() if self._find(now) else None
-        # What most runs do for most items: without a detour.
-        pending = self._pull()
-        if pending is not None:
-            if pending.refusal is not None or self._is_let_start(pending, now):
-                return pending
-            waiting.add(pending, -math.inf)
-        self._find(now)
-        return None
 
     def _start(self, pending: Pending, now: float) -> None:
         self.taken = pending
@@ -168,18 +181,21 @@ class Admission:
         pending.calls += 1
         pending.started = now
         if self._limits and pending.refusal is None:
-            tickets: list[Any] = []
-            pending.tickets = tickets
-            try:
-                for started, claim in zip(self._starteds, pending.claims):  # noqa: B905  (strict takes its time)
-                    tickets.append(started(claim, now))
-            except Exception as error:
-                self._run.stop(_LimitBroke(self._limits[len(tickets)], pending, error).error)
-                raise StopIteration from error
-            for number, _ in self._keyed:
-                self._waiting.reopen(self._place(number, pending))
-            if self.shared:
-                self._sharing.started()
+            self._tell_of_start(pending, now)
+
+    def _tell_of_start(self, pending: Pending, now: float) -> None:
+        tickets: list[Any] = []
+        pending.tickets = tickets
+        try:
+            for started, claim in zip(self._starteds, pending.claims):  # noqa: B905  (strict takes its time)
+                tickets.append(started(claim, now))
+        except Exception as error:
+            self._run.stop(_LimitBroke(self._limits[len(tickets)], pending, error).error)
+            raise StopIteration from error
+        for number, _ in self._keyed:
+            self._waiting.reopen(self._place(number, pending))
+        if self.shared:
+            self._sharing.started()
 
     def again(self, pending: Pending, when: float) -> None:
         """Another attempt of an item, not before `when`."""
@@ -194,14 +210,14 @@ class Admission:
 
     def ended_attempt(self, pending: Pending, ending: Ending, retry_after: float | None = None) -> None:
         """Tells the limits that an attempt has ended, and the runs that share them."""
-        if ending == "throttled" or self._gate.strikes:
+        if ending == "throttled" or self.gate.strikes:
             mine = self._heard_by_gate(pending) if ending == "throttled" else ending
-            self._gate.ended(pending.started, self._now(), mine, retry_after)
-        if not self._limits or not pending.tickets:
+            self.gate.ended(pending.started, self._now(), mine, retry_after)
+        if not pending.tickets:
             return
         now = self._now()
-        endings = self._heard(pending, ending, retry_after)
-        for limit, ticket, heard in zip(self._limits, pending.tickets, endings):  # noqa: B905  (the last is endless)
+        endings = self._heard(pending, retry_after) if ending == "throttled" else self._no_throttle[ending]
+        for limit, ticket, heard in zip(self._limits, pending.tickets, endings):  # noqa: B905  (strict takes its time)
             try:
                 limit.ended(ticket, now, heard, retry_after)
             except Exception as error:
@@ -212,10 +228,8 @@ class Admission:
             for number, limit in enumerate(self._limits):
                 self._sharing.freed(limit, self._place(number, pending)[1])
 
-    def _heard(self, pending: Pending, ending: Ending, retry_after: float | None) -> Iterable[Ending]:
-        """What each limit hears. Of a throttle: only who knows best where it comes from closes."""
-        if ending != "throttled":
-            return repeat(ending)
+    def _heard(self, pending: Pending, retry_after: float | None) -> list[Ending]:
+        """What each limit hears of a throttle: only who knows best where it comes from closes."""
         if self._has_key(pending):
             return ["throttled" if isinstance(limit, PerKey) else "other" for limit in self._limits]
         if retry_after is None and any(isinstance(limit, Adaptive) for limit in self._limits):
@@ -283,7 +297,7 @@ class Admission:
 
     def _is_let_start(self, pending: Pending, now: float) -> bool:
         """Whether what is for all items allows this one to start."""
-        latest, why = self._gate.opens, "gate"
+        latest, why = self.gate.opens, "gate"
         for number, limit in self._others:
             claim = pending.claims[number]
             try:
@@ -350,16 +364,14 @@ class Admission:
         if (self._keyed or self._run.outbox is not None) and self._room() <= 0:
             self.crowded = True
             return None
-        # A source that was told to stop does not say so when it is asked for an item.
-        taken = next(self._source.items, None) if self._source.more() else None
+        taken = next(self._source.items, None)
         if taken is None:
             return None
         pending = Pending(*taken)
         self._pulled += 1
         if self._run.outbox is None:
             self._run.results.append(None)  # its place, ready before it starts
-        if self._limits:
-            self._claim(pending)
+        self._claim(pending)
         return pending
 
     def _claim(self, pending: Pending) -> None:

@@ -51,7 +51,7 @@ class Attempts:
     ) -> tuple[Callable[[Any], Awaitable[Any]], Callable[[int, Any], object]]:
         """A worker's function and place for results, which tell of starts and successes."""
         run, source, deadlines, timer = self._run, self.source, self._deadlines, self._timer
-        is_timed = deadlines.seconds < math.inf
+        due, is_timed = deadlines.due, deadlines.seconds < math.inf
 
         def attempt(item: Any) -> Awaitable[Any]:
             pending = call.pending = source.taken
@@ -61,17 +61,18 @@ class Attempts:
             if pending.refusal is not None:
                 raise pending.refusal
             if is_timed:
-                due = deadlines.begin(call, pending.started)
-                if due < timer.time:
-                    timer.set(due)
+                when = due[call] = pending.started + deadlines.seconds
+                if when < timer.time:
+                    timer.set(when)
             return function(item)
 
         def succeeded(index: int, value: Any) -> object:
             self._successes += 1
-            if is_timed:
+            if is_timed and due.pop(call, None) is None:
                 deadlines.end(call)
-            if call.pending is not None:
-                source.ended_attempt(call.pending, "success")
+            pending = call.pending
+            if pending is not None and (pending.tickets or source.gate.strikes):
+                source.ended_attempt(pending, "success")
             full = put(index, value)
             if source.blocked:
                 run.fill()

@@ -22,18 +22,13 @@ class Deadlines:
 
     def __init__(self, seconds: float) -> None:
         self.seconds: Final = seconds
-        self._due: dict[Call, float] = {}
+        self.due: dict[Call, float] = {}  # who starts an attempt puts it here, at the end
         self.ending: dict[Call, float] = {}  # cancelled ones, and when that begins to look odd
         self._ignoring: set[Call] = set()
 
-    def begin(self, call: Call, now: float) -> float:
-        """An attempt starts; when it has to be over."""
-        due = self._due[call] = now + self.seconds
-        return due
-
     def end(self, call: Call) -> bool:
         """The attempt has ended. Whether it had been cancelled because it took too long."""
-        if self._due.pop(call, None) is not None or not (self.ending or self._ignoring):
+        if self.due.pop(call, None) is not None or not (self.ending or self._ignoring):
             return False
         late = call in self.ending or call in self._ignoring
         self._ignoring.discard(call)
@@ -42,11 +37,11 @@ class Deadlines:
 
     def next_time(self) -> float:
         """When the next of the two questions below has another answer; inf for never."""
-        return min(next(iter(of.values()), math.inf) for of in (self._due, self.ending))
+        return min(next(iter(of.values()), math.inf) for of in (self.due, self.ending))
 
     def expired(self, now: float) -> list[Call]:
         """The attempts whose time is over, which are to be cancelled; each is given once."""
-        calls = _up_to(now, self._due)
+        calls = _up_to(now, self.due)
         self.ending |= dict.fromkeys(calls, now + GRACE)
         return calls
 

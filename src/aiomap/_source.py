@@ -114,6 +114,7 @@ class SyncSource(Generic[T]):
     def stop(self) -> None:
         """Takes nothing more. The iterator is left alone, as a `for` loop leaves it."""
         self.ended = True
+        self.items = iter(())
 
     close = stop
 

@@ -108,7 +108,7 @@ class Slots(Server):
         self._worked += duration
         return Accepted(duration)
 
-    def done(self, now: float) -> None:
+    def done(self, now: float) -> None:  # noqa: ARG002
         self._running -= 1
 
     def ideal(self, until: float) -> float:

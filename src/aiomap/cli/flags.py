@@ -128,7 +128,8 @@ def parse_key(_: click.Context, __: click.Parameter, value: str) -> Literal["hos
         return "host"
     if value != _NONE:
         raise click.BadParameter(
-            f"{value!r} is not known; it is host or none: a line of text has no columns that could be named"
+            f"{value!r} is no key; it is host or none. Lines of text have no columns to name: "
+            "input of JSON Lines and CSV is still to come"
         )
     return None
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiomap._map import aoutcomes
-from aiomap._outcome import SKIP, Outcome
+from aiomap._outcome import Outcome
 from aiomap.cli.output import JsonLines, encoded
 from aiomap.cli.summary import Summary, counted
 from aiomap.fetch import Fetcher, Page, failure, record
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Generator, Iterable
     from types import FrameType
 
+    from aiomap._retry import Retry
+    from aiomap.limits.adaptive import Adaptive
+    from aiomap.limits.limit import Limit
     from aiomap.lines import Line
 
 __all__ = ["Sitting"]
@@ -35,13 +38,21 @@ _CANCELS: Final = 2
 # let a list of many hosts wait for them.
 _MOST_LOOKUPS: Final = 100
 
+# Bytes of pages that may wait to be written. Then nothing starts until half of them are.
+_MOST_HELD: Final = 64 << 20
+
 
 @final
 class Sitting:
     """Fetches all lines, so many at a time; `run` does it.
 
-    The first Ctrl-C lets no link start any more and finishes those in flight, the second cancels them, the third ends
-    the process where it stands.
+    max_concurrent_tasks, timeout, retry, limits: as for `aoutcomes`.
+
+    The first Ctrl-C lets nothing start any more and finishes what is in flight, the second cancels it, the third ends
+    the process where it stands. A link that waits then, for a limit or for its next attempt, is not done and has no
+    line.
+
+    slots: the most links that are ever fetched at once.
 
     Raises `MissingExtra` if there is to be a progress bar, and no tqdm for it.
     """
@@ -49,23 +60,33 @@ class Sitting:
     def __init__(
         self,
         lines: Iterable[Line] | AsyncIterable[Line],
-        max_concurrent_tasks: int,
+        max_concurrent_tasks: int | Adaptive,
         fetcher: Fetcher,
         *,
+        timeout: float,
+        retry: Retry | None,
+        limits: Iterable[Limit],
         quiet: bool,
     ) -> None:
+        self.slots = max_concurrent_tasks if isinstance(max_concurrent_tasks, int) else max_concurrent_tasks.max
         self.summary = Summary()
         self.interrupts = 0
         self.seconds = 0.0
         self._fetcher = fetcher
         self._quiet = quiet or sys.stderr is None
-        self._lookups = min(max_concurrent_tasks, _MOST_LOOKUPS)
-        self._draining = False
+        self._in_flight = 0
+        self._held = 0
+        self._draining = self._stopped = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._recording: asyncio.Task[Any] | None = None
-        # Bodies may be large: not many may wait to be written.
         self._outcomes = aoutcomes(
-            self._fetch, lines, max_concurrent_tasks, buffer=max_concurrent_tasks, progress=not self._quiet
+            self._fetch,
+            lines,
+            max_concurrent_tasks,
+            timeout=timeout,
+            retry=retry,
+            limits=limits,
+            progress=not self._quiet,
         )
 
     def run(self, descriptor: int) -> None:
@@ -79,13 +100,13 @@ class Sitting:
 
     async def _run(self, descriptor: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(self._lookups, "aiomap-lookup"))
+        self._loop.set_default_executor(ThreadPoolExecutor(min(self.slots, _MOST_LOOKUPS), "aiomap-lookup"))
         async with JsonLines(descriptor) as output, self._fetcher, self._outcomes:
             self._recording = task = asyncio.current_task()
             try:
                 await self._record(output)
             except asyncio.CancelledError:
-                if task is None or self.interrupts < _CANCELS:
+                if task is None or not self._stopped:
                     raise
                 task.uncancel()
                 await self._outcomes.aclose()
@@ -94,20 +115,43 @@ class Sitting:
                 self._recording = None
 
     async def _fetch(self, line: Line) -> Page:
-        # A line that was read ahead from a pipe would still be started after Ctrl-C.
-        return SKIP if self._draining else await self._fetcher.fetch(line)
+        self._in_flight += 1
+        try:
+            page = await self._fetcher.fetch(line)
+            self._hold(len(page.body))
+            return page
+        finally:
+            self._in_flight -= 1
+            if self._draining and not self._in_flight:
+                # Once this attempt has ended, and its outcome, if it is one, is there to be taken.
+                asyncio.get_running_loop().call_soon(self._stop)
+
+    def _hold(self, count: int) -> None:
+        """Counts the bytes of a page that waits to be written: many large ones would fill the memory."""
+        self._held += count
+        if self._held > _MOST_HELD:
+            self._outcomes.pause()
+
+    def _let_go(self, count: int) -> None:
+        self._held -= count
+        if not self._draining and self._held <= _MOST_HELD // 2:
+            self._outcomes.resume()
 
     async def _record(self, output: JsonLines) -> None:
         async for outcome in self._outcomes:
             self._count(outcome)
             await output.write(encoded(record(outcome)))
+            if outcome.value is not None:
+                self._let_go(len(outcome.value.body))
 
     def _count(self, outcome: Outcome[Line, Page]) -> None:
         if outcome.error is None:
-            self.summary.add_success(outcome.elapsed)
+            self.summary.add_success(outcome.elapsed, outcome.attempts)
         else:
             failed = failure(outcome.error)
-            self.summary.add_failure(failed.kind, outcome.item.number, failed.message, outcome.elapsed)
+            self.summary.add_failure(
+                failed.kind, outcome.item.number, failed.message, outcome.elapsed, outcome.attempts
+            )
 
     def _interrupted(self, *_: object) -> None:
         """The signal handler: called between two bytecodes of the main thread, so no blocked loop can put it off."""
@@ -121,14 +165,22 @@ class Sitting:
 
     def _drain(self) -> None:
         self._draining = True
-        self._outcomes.drain()
-        running = counted(self._outcomes.stats.running, "link")
-        self._say(f"aiomap: stopping. No more links are started, {running} in flight will be finished.")
+        self._outcomes.pause()
+        self._say(
+            f"aiomap: stopping. Nothing more is started, {counted(self._in_flight, 'link')} in flight will be finished."
+        )
         self._say("aiomap: Ctrl-C once more cancels them; what is done is safe in either case.")
+        if not self._in_flight:
+            self._stop()
 
     def _cancel(self) -> None:
         self._say("aiomap: cancelling what is in flight. Ctrl-C once more ends the process at once.")
-        if self._recording is not None:
+        self._stop()
+
+    def _stop(self) -> None:
+        """Has the stream closed by the one who reads it, who writes down what is in it before."""
+        if not self._stopped and self._recording is not None:
+            self._stopped = True
             self._recording.cancel()
 
     def _say(self, text: str) -> None:

@@ -41,17 +41,20 @@ class Summary:
     def __init__(self) -> None:
         self.fetched = 0
         self.failed: Counter[str] = Counter()
+        self.retries = 0
         self._first: dict[str, tuple[int, str]] = {}
         self._latencies: Counter[int] = Counter()
 
-    def add_success(self, elapsed: float) -> None:
-        """An item succeeded, within so many seconds."""
+    def add_success(self, elapsed: float, attempts: int) -> None:
+        """An item succeeded, at the last of so many attempts, within so many seconds."""
         self.fetched += 1
+        self.retries += attempts - 1
         self._add_latency(elapsed)
 
-    def add_failure(self, kind: str, line: int, message: str, elapsed: float) -> None:
-        """An item failed, within so many seconds; `line` is where it stood in the input."""
+    def add_failure(self, kind: str, line: int, message: str, elapsed: float, attempts: int) -> None:
+        """An item failed for good, at the last of so many attempts; `line` is where it stood in the input."""
         self.failed[kind] += 1
+        self.retries += attempts - 1
         self._first.setdefault(kind, (line, message))
         if kind != "bad_input":  # nobody was asked
             self._add_latency(elapsed)
@@ -84,6 +87,8 @@ class Summary:
         for kind, count in self.failed.most_common():
             line, message = self._first[kind]
             rows.append(f"    {kind:<18}{count:>9,}   line {line:,}: {printable(message)[:_SHOWN]}".rstrip())
+        if self.retries:
+            rows.append(f"  retries     {self.retries:>9,}")
         if self._latencies:
             rows.append(f"  latency     p50 {_duration(self.percentile(0.5))}, p95 {_duration(self.percentile(0.95))}")
         if output != "-":

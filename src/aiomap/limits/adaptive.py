@@ -147,6 +147,11 @@ class Adaptive:
         self._durations: list[float] = []
         self._base = math.inf  # their lowest median
         self._held = False  # whether attempts take too long for the limit to grow
+
+        self._told: float  # the last start or end
+        self._gate: float  # no start before this
+        self._paced_until: float  # before this, starts are spread out
+        self._paced: float  # and the next one is then
         self._forget()
 
     def __repr__(self) -> str:
@@ -306,10 +311,7 @@ class Adaptive:
 
     def _forget(self) -> None:
         """A clock that went back is another clock, as a simulated loop has: its times mean nothing to this one."""
-        self._told = -math.inf  # start or end
-        self._gate = -math.inf  # no start before
-        self._paced_until = -math.inf  # starts are spread out before
-        self._paced = -math.inf  # and the next one is then
+        self._told = self._gate = self._paced_until = self._paced = -math.inf
 
 
 def _bounds(most: object, least: object, start: object) -> tuple[int, int, int]:

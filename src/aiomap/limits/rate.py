@@ -113,7 +113,8 @@ class Rate:
         """When a start of that weight may be; a moment that is past if at once."""
         if now < self._told:
             self._forget()
-        return max(self._gate.next_start(None, now), self._log.next_start(claim, now))
+        when, opens = self._log.next_start(claim, now), self._gate.opens
+        return when if when > opens else opens
 
     def closed_until(self, claim: float) -> float:
         """When the gate that a throttle closed opens."""
@@ -128,7 +129,8 @@ class Rate:
     def ended(self, ticket: float, now: float, ending: Ending, retry_after: float | None) -> None:
         """Closes the gate if the attempt was throttled."""
         self._told = now
-        self._gate.ended(ticket, now, ending, retry_after)
+        if ending == "throttled" or self._gate.strikes:
+            self._gate.ended(ticket, now, ending, retry_after)
 
     def spare(self, now: float) -> int:
         """How many starts of weight 1 there may be at this moment, one after the other."""
