@@ -23,7 +23,7 @@ from urllib.request import urlopen
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "demo-output"
-COMMAND = ["aiomap", "fetch", "links.txt", "-o", "pages.jsonl", "-j", "auto", "--per-key", "none"]
+COMMAND = ["aiomap", "fetch", "links.txt", "-o", "pages.jsonl", "-j", "auto", "--per-key", "none", "--retries", "2"]
 
 
 @contextmanager

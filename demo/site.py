@@ -31,14 +31,14 @@ FAILING: tuple[Kind, ...] = ("missing", "broken")
 MEDIAN_LATENCY = 0.025  # seconds
 SLOW = 0.01  # of all pages; they take one to two seconds
 
-# So many pages may be on their way at once. A client that finds this out by itself gets near it within a second, and
-# with these pages it is about 1,200 a second, if this machine can do that.
-AT_ONCE = 50
-# Then it says for so many seconds: 429. (RFC 9110 has whole seconds; many servers send fractions, and who cannot read
-# them comes too early.)
-RETRY_AFTER = 0.5
-# What comes within so many seconds after a 429 was sent may have been on its way by then.
-ON_ITS_WAY = 0.25
+# So many pages may be on their way at once. With these latencies that is some 1,400 a second, about as many as one
+# process can fetch.
+AT_ONCE = 60
+# Who asks for more is answered 429, and is to stay away for so many seconds. Short, so that the demonstration is; but
+# longer than ON_ITS_WAY, or nobody could be seen to come too early. (RFC 9110 has whole seconds. Fractions are common.)
+RETRY_AFTER = 0.3
+# What comes so many seconds after a 429 or sooner may have been sent before the 429 was received.
+ON_ITS_WAY = 0.2
 
 TOPICS = "bees rivers clocks bridges maps salt kites lanterns ferries moss orchards tides"
 WORDS = "the a slow quiet old map of bees and rivers is kept in every harbour where ferries wait for tides"
@@ -92,6 +92,7 @@ class Pressure:
             self.in_flight -= 1
 
     def stats(self) -> dict[str, int]:
+        """What is told at `/stats`."""
         return {
             "requests": self.requests,
             "most_in_flight": self.most_in_flight,
@@ -115,6 +116,22 @@ def make_page(number: int, pages: int, seed: int) -> Page:
     )
 
 
+async def answer(page: Page) -> web.Response:
+    await asyncio.sleep(page.latency)
+    match page.kind:
+        case "missing":
+            raise web.HTTPNotFound
+        case "broken":
+            raise web.HTTPInternalServerError
+        case "redirect":
+            raise web.HTTPFound(f"/moved/{page.number}")
+        case "gzip":
+            packed = gzip.compress(page.html().encode(), 1, mtime=0)
+            return web.Response(body=packed, content_type="text/html", headers={"Content-Encoding": "gzip"})
+        case "plain":
+            return web.Response(text=page.html(), content_type="text/html")
+
+
 def make_site(pages: int, seed: int) -> web.Application:
     pressure = Pressure()
 
@@ -122,23 +139,7 @@ def make_site(pages: int, seed: int) -> web.Application:
         with pressure.request(time.monotonic()) as is_refused:
             if is_refused:
                 raise web.HTTPTooManyRequests(headers={"Retry-After": str(RETRY_AFTER)})
-            return await answer_in_time(request)
-
-    async def answer_in_time(request: web.Request) -> web.Response:
-        page = make_page(int(request.match_info["number"]), pages, seed)
-        await asyncio.sleep(page.latency)
-        match page.kind:
-            case "missing":
-                raise web.HTTPNotFound
-            case "broken":
-                raise web.HTTPInternalServerError
-            case "redirect":
-                raise web.HTTPFound(f"/moved/{page.number}")
-            case "gzip":
-                packed = gzip.compress(page.html().encode(), 1, mtime=0)
-                return web.Response(body=packed, content_type="text/html", headers={"Content-Encoding": "gzip"})
-            case "plain":
-                return web.Response(text=page.html(), content_type="text/html")
+            return await answer(make_page(int(request.match_info["number"]), pages, seed))
 
     async def answer_moved(request: web.Request) -> web.Response:
         page = make_page(int(request.match_info["number"]), pages, seed)

@@ -29,6 +29,7 @@ class Site:
     def __init__(self, answers: Mapping[str, bytes | Script] | None = None) -> None:
         self.answers = dict(answers or {})
         self.asked: list[str] = []
+        self.asked_at: list[float] = []
         self.heads: list[bytes] = []
         self.now = self.most_at_once = 0
         self.released = asyncio.Event()
@@ -84,6 +85,7 @@ class Site:
         self.most_at_once = max(self.most_at_once, self.now)
         async with self._changed:
             self.asked.append(path)
+            self.asked_at.append(asyncio.get_running_loop().time())
             self.heads.append(head)
             self._changed.notify_all()
         if path.startswith("/hold"):

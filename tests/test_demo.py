@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -38,7 +39,8 @@ def test_the_demonstration_fetches_the_whole_site_and_says_so(tmp_path: Path) ->
         stdin=subprocess.DEVNULL,
     )
     assert child.returncode == 0, child.stdout + child.stderr
-    assert child.stdout.count("\nok ") == 2
+    assert child.stdout.count("\nok ") == 3
+    assert "0 came before a Retry-After had passed" in child.stdout
     assert "WRONG" not in child.stdout
     records = [json.loads(line) for line in (tmp_path / "pages.jsonl").read_text().splitlines()]
     assert Counter(record["key"] for record in records) == Counter((tmp_path / "links.txt").read_text().split())
@@ -61,3 +63,50 @@ def test_the_site_has_pages_of_every_kind_and_only_links_to_its_own(site: Module
     assert {page.kind for page in pages} == set(site.KINDS)
     assert all(0 <= link < 1000 for page in pages for link in page.links)
     assert 0 < sum(page.latency >= 1 for page in pages) < 50
+
+
+def test_the_site_refuses_what_is_too_much_at_once_and_counts_it(site: ModuleType) -> None:
+    pressure = site.Pressure()
+    with ExitStack() as stack:
+        refused = [stack.enter_context(pressure.request(0.5 * (number > 50))) for number in range(site.AT_ONCE + 3)]
+        assert refused == [False] * site.AT_ONCE + [True] * 3
+    with pressure.request(1.2) as is_refused:
+        assert not is_refused
+    assert pressure.stats() == {
+        "requests": site.AT_ONCE + 4,
+        "most_in_flight": site.AT_ONCE + 3,
+        "refused": 3,
+        "too_early": 0,
+        "fullest_second": site.AT_ONCE + 3,
+    }
+
+
+def test_the_site_sees_who_comes_before_a_retry_after_has_passed(site: ModuleType) -> None:
+    """Not who could not know of it yet, nor who comes when it has."""
+    pressure = site.Pressure()
+    came = {0.0: 0, 0.01: 0, site.ON_ITS_WAY: 0, site.ON_ITS_WAY + 0.01: 1, site.RETRY_AFTER - 0.01: 2}
+    with ExitStack() as stack:
+        for _ in range(site.AT_ONCE):
+            stack.enter_context(pressure.request(-1.0))
+        with pressure.request(0.0) as is_refused:
+            assert is_refused
+    for now, too_early in came.items():
+        with pressure.request(now):
+            assert pressure.stats()["too_early"] == too_early
+    with pressure.request(site.RETRY_AFTER):
+        assert pressure.stats()["too_early"] == 2
+
+
+def test_bad_manners_fail_the_demonstration(tmp_path: Path) -> None:
+    program = (
+        "import json, pathlib, sys, run\n"
+        "run.FOLDER, read = pathlib.Path(sys.argv[1]), run.read\n"
+        "def read_too_early(address):\n"
+        "    text = read(address)\n"
+        "    return json.dumps(json.loads(text) | {'too_early': 1}) if address.endswith('/stats') else text\n"
+        "run.read = read_too_early\n"
+        "sys.exit(run.main(5))"
+    )
+    child = [sys.executable, "-c", program, str(tmp_path)]
+    ended = subprocess.run(child, cwd=DEMO, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert (ended.returncode, ended.stdout.count("WRONG")) == (1, 1), ended.stdout + ended.stderr

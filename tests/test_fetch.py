@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiomap import Outcome
+from aiomap import Outcome, Retry, aoutcomes
 from aiomap._foreign import printable, redacted
-from aiomap.fetch import Fetcher, FetchFailed, Page, failure, record
+from aiomap.fetch import Fetcher, FetchFailed, Page, failure, host_of, record
 from aiomap.lines import MOST_BYTES, Line
+from aiomap.throttling import http_throttle
 from tests.loopback import Script, Site, answer
 
 MOST = 100_000
@@ -32,10 +33,10 @@ RAW = zlib.compressobj(wbits=-zlib.MAX_WBITS)
 BOMB = gzip.compress(bytes(50_000_000))
 
 
-async def fetched(site: Site, *links: str | bytes, timeout: float = 30.0, most: int = MOST) -> list[Page | FetchFailed]:
+async def fetched(site: Site, *links: str | bytes, most: int = MOST) -> list[Page | FetchFailed]:
     """What becomes of each link; a path alone stands for one of the site."""
     ended: list[Page | FetchFailed] = []
-    async with Fetcher(timeout, most) as fetcher:
+    async with Fetcher(most) as fetcher:
         for number, link in enumerate(links, 1):
             content = link if isinstance(link, bytes) else (site.url(link) if link.startswith("/") else link).encode()
             try:
@@ -45,10 +46,10 @@ async def fetched(site: Site, *links: str | bytes, timeout: float = 30.0, most: 
     return ended
 
 
-def fetch(answers: Mapping[str, bytes | Script], *links: str | bytes, timeout: float = 30.0) -> list[Any]:
+def fetch(answers: Mapping[str, bytes | Script], *links: str | bytes) -> list[Any]:
     async def main() -> list[Page | FetchFailed]:
         async with Site(answers) as site:
-            return await fetched(site, *links, timeout=timeout)
+            return await fetched(site, *links)
 
     return asyncio.run(main())
 
@@ -154,7 +155,7 @@ def test_a_host_that_nobody_knows_is_a_failure_of_class_dns(monkeypatch: pytest.
 
 def test_a_line_that_is_too_long_is_a_bad_input() -> None:
     async def main() -> None:
-        async with Fetcher(1.0, MOST) as fetcher:
+        async with Fetcher(MOST) as fetcher:
             with pytest.raises(FetchFailed, match="longer than 16 MiB"):
                 await fetcher.fetch(Line(1, b"http://127.0.0.1/", too_long=True))
 
@@ -172,7 +173,7 @@ def test_tls_that_the_server_does_not_speak_is_a_failure_of_class_tls() -> None:
     asyncio.run(main())
 
 
-def test_the_timeout_bounds_everything_from_the_start_to_the_last_byte() -> None:
+def test_the_timeout_of_the_map_bounds_everything_from_the_start_to_the_last_byte() -> None:
     async def drip(writer: asyncio.StreamWriter) -> None:
         writer.write(answer(length=10**4))
         while True:  # each byte comes in time, all of them do not
@@ -180,12 +181,81 @@ def test_the_timeout_bounds_everything_from_the_start_to_the_last_byte() -> None
             await writer.drain()
             await asyncio.sleep(0.01)
 
+    async def main() -> None:
+        async with Site({"/drip": drip}) as site, Fetcher(MOST) as fetcher:
+            lines = [Line(1, site.url(path).encode()) for path in ("/hold", "/drip")]
+            async with aoutcomes(fetcher.fetch, lines, timeout=0.1) as outcomes:
+                errors = [record(outcome)["error"] async for outcome in outcomes]
+        told = {"class": "timeout", "type": "AttemptTimeout", "message": "not done after 0.1 s"}
+        assert errors == [told, told]
+
     began = time.monotonic()
-    failures = fetch({"/drip": drip}, "/hold", "/drip", timeout=0.1)
+    asyncio.run(main())
     assert time.monotonic() - began < 20
-    for failed in failures:
-        assert failed.kind == "timeout"
-        assert "0.1 s" in failed.message
+
+
+def test_a_connection_that_was_kept_and_is_dropped_is_a_failure_and_no_second_request() -> None:
+    """Else requests would go out that no limit has let start: aiohttp sends them again by itself."""
+    requests: list[bytes] = []
+
+    async def answer_the_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            for said in (answer(b"hello"), b""):
+                requests.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(said)
+        except asyncio.IncompleteReadError:
+            pass
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(answer_the_first, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        lines = [Line(number, b"http://127.0.0.1:%d/%d" % (port, number)) for number in range(6)]
+        async with server, Fetcher(MOST) as fetcher:
+            async with aoutcomes(fetcher.fetch, lines, 1) as outcomes:
+                kinds = [outcome.error and failure(outcome.error).kind async for outcome in outcomes]
+            assert kinds == [None, "connect"] * 3
+            assert len(requests) == 6
+            requests.clear()
+            async with aoutcomes(fetcher.fetch, lines, 1, retry=Retry(FetchFailed, base=0.001)) as outcomes:
+                attempts = [outcome.attempts async for outcome in outcomes if outcome.error is None]
+            assert len(attempts) == 6
+            assert len(requests) == sum(attempts) > 6
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("status", ["429 Slow Down", "503 Service Unavailable"])
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("Retry-After: 7", 7.0), ("retry-after: Sun, 06 Nov 1994 08:49:37 GMT", 0.0), ("X: 7", None)],
+)
+def test_a_server_that_wants_a_pause_is_understood_by_the_limits(
+    status: str, header: str, seconds: float | None
+) -> None:
+    [failed] = fetch({"/": answer(b"", header, status=status)}, "/")
+    throttle = http_throttle(failed)
+    assert throttle is not None
+    assert throttle.retry_after == seconds
+    assert http_throttle(fetch({"/": answer(b"", header, status="500 No")}, "/")[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("link", "host"),
+    [
+        (b"HTTP://Example.com:8080/a?b", "example.com"),
+        (b"https://me:pw@example.com./", "example.com"),
+        (b"http://[::1]:80/", "::1"),
+        ("http://m\u00fcnchen.de/".encode(), "xn--mnchen-3ya.de"),
+        (b"example.com/page", None),
+        (b"http://\xff/", None),
+        (b"http://[::1/", None),
+        (b"http:///", None),
+    ],
+)
+def test_a_link_belongs_to_its_host_and_what_is_no_link_to_none(link: bytes, host: str | None) -> None:
+    assert host_of(Line(1, link)) == host
+    assert host_of(Line(1, link, too_long=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -220,7 +290,7 @@ def test_a_body_that_was_compressed_very_well_is_whole() -> None:
 def test_a_link_waits_while_the_process_may_open_no_more_files() -> None:
     async def main() -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        async with Site({"/": answer(b"hello")}) as site, Fetcher(30.0, MOST) as fetcher:
+        async with Site({"/": answer(b"hello")}) as site, Fetcher(MOST) as fetcher:
             spare = os.dup(0)
             os.close(spare)
             resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))

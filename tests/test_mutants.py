@@ -29,10 +29,14 @@ def _nobody_looks_at_what_a_broken_engine_leaves_behind() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
-def _sweep(library: ModuleType) -> None:
+def _sweep(library: ModuleType, *, policies: bool) -> None:
     sweep = Sweep(library)
-    sweep.run_and_cancel(range(80), most=500)
-    sweep.run(range(80, 1500))
+    if policies:
+        sweep.run(range(1500), policies=True)
+        sweep.run_and_cancel(range(80), most=500, policies=True)
+    else:
+        sweep.run_and_cancel(range(80), most=500)
+        sweep.run(range(80, 1500))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
@@ -40,4 +44,4 @@ def test_the_simulation_notices_when(mutant: Mutant, tmp_path: Path) -> None:
     """Within 2,000 runs: of 80 scenarios with and without cancels, then of others without."""
     library = load(mutant, tmp_path)
     with _nobody_looks_at_what_a_broken_engine_leaves_behind(), pytest.raises(Broken):
-        _sweep(library)
+        _sweep(library, policies=mutant.policies)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
 import pytest
 
 from tests.simulation.mutants import Mutant, load
+from tests.simulation.policies import draw_plan
 from tests.simulation.record import Case
 from tests.simulation.scenario import draw
 from tests.simulation.sweep import Sweep, replay
@@ -24,6 +26,11 @@ REGRESSIONS = {
     "one worker went on alone when a slow head had held back items that are left out": Case(402, 3),
     "a KeyboardInterrupt was lost when the source ended with a CancelledError": Case(2774, 2, shutdown=6),
     "the second cancel of a stream's consumer was not forwarded": Case(99, 1, cancels=(3, 7)),
+    "a run with policies did not notice that its input had ended, and hung": Case(9, 2, policies=True),
+    "a late throttle of a run without policies closed its gate anew": Case(133, 0, policies=True),
+    "nobody woke up for a limit after the input had failed": Case(4887, 1, policies=True),
+    "an item kept the turn of a key while another key held it back": Case(18478, 5, policies=True),
+    "the input was asked once more by a failure that ends the run": Case(24084, 4, policies=True),
 }
 
 
@@ -36,13 +43,26 @@ def test_a_cancel_of_the_caller_at_any_step_breaks_no_promise(first: int) -> Non
     Sweep().run_and_cancel(range(first, first + 25))
 
 
+def test_a_thousand_scenarios_with_policies_keep_every_promise() -> None:
+    Sweep().run(range(1000), policies=True)
+
+
+@pytest.mark.parametrize("first", [0, 10])
+def test_a_cancel_at_any_step_breaks_no_promise_of_a_policy(first: int) -> None:
+    Sweep().run_and_cancel(range(first, first + 10), policies=True)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
 def test_eager_tasks_break_no_promise() -> None:
-    Sweep(eager=True).run_and_cancel(range(100, 115))
+    sweep = Sweep(eager=True)
+    sweep.run_and_cancel(range(100, 115))
+    sweep.run_and_cancel(range(100, 115), most=200, policies=True)
 
 
 def test_debug_mode_breaks_no_promise() -> None:
-    Sweep(debug=True).run_and_cancel(range(115, 120))
+    sweep = Sweep(debug=True)
+    sweep.run_and_cancel(range(115, 120))
+    sweep.run_and_cancel(range(115, 120), most=60, policies=True)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +75,9 @@ def test_debug_mode_breaks_no_promise() -> None:
 )
 def test_no_promise_hangs_on_the_size_of(smaller: Mutant, tmp_path: Path) -> None:
     """The engine's batches are too large for a small scenario to fill one: here they are small."""
-    Sweep(load(smaller, tmp_path)).run_and_cancel(range(120, 130))
+    sweep = Sweep(load(smaller, tmp_path))
+    sweep.run_and_cancel(range(120, 130))
+    sweep.run_and_cancel(range(120, 130), most=60, policies=True)
 
 
 @pytest.mark.parametrize("case", REGRESSIONS.values(), ids=REGRESSIONS)
@@ -82,5 +104,9 @@ def test_a_seed_gives_the_same_run_whatever_the_hash_seed_is() -> None:
 
 def test_the_scenarios_are_still_those_in_which_the_regressions_were_found() -> None:
     """Whoever changes `draw` finds them anew: take back the fix, sweep, and put the case and the new hash here."""
-    scenarios = repr([draw(case.scenario) for case in REGRESSIONS.values()])
-    assert blake2b(scenarios.encode(), digest_size=8).hexdigest() == "52c3ae6d0d48ad17"
+    assert _hash([draw(case.scenario) for case in REGRESSIONS.values() if not case.policies]) == "52c3ae6d0d48ad17"
+    assert _hash([draw_plan(case.scenario) for case in REGRESSIONS.values() if case.policies]) == "49c7ed8ded051625"
+
+
+def _hash(things: Sequence[object]) -> str:
+    return blake2b(repr(things).encode(), digest_size=8).hexdigest()

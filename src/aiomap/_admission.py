@@ -48,12 +48,10 @@ class Admission:
         for limit in limits:
             if isinstance(limit, Rate | Adaptive):
                 self._spares.append(limit.spare)
-        # Bound once: most of what a policy costs is calls.
+        self._detour = bool(self._keyed) or len(limits) > 1
+        self._only = limits[:1]
         self._claims = [limit.claim for limit in limits]
         self._starteds = [limit.started for limit in limits]
-        self._no_throttle: dict[Ending, list[Ending]] = {
-            ending: [ending] * len(limits) for ending in ("success", "overloaded", "other")
-        }
         self._waiting = Waiting()
         self._pulled = begun
         self._hindrance = "limit"  # of the items that wait for their keys
@@ -80,6 +78,11 @@ class Admission:
     def retrying(self) -> int:
         """Items that wait for another attempt."""
         return self._waiting.retrying
+
+    @property
+    def ready(self) -> int:
+        """Items that go before the next one of the input."""
+        return len(self._waiting.ready)
 
     @property
     def begun(self) -> int:
@@ -122,7 +125,8 @@ class Admission:
             return min(most, ready + self._source.available(max(0, min(most - ready, self._room()))))
         except BaseException as error:
             self._run.source_failed(error)
-            return 0
+            # What was taken before that may start, or has to be waited for.
+            return 0 if self._run.stopped else self.available(most)
 
     def more(self) -> bool:
         """Whether an item may start at this moment."""
@@ -138,8 +142,11 @@ class Admission:
     # What most runs do for most items, in one frame: the calls would cost more than the rest. In any other case, and
     # as soon as anything is in the way, `_next_by_the_book` does the same in small steps.
     def __next__(self) -> tuple[int, Any]:
-        waiting, limits = self._waiting, self._limits
-        if waiting.ready or waiting.timed or self._keyed or self.shared or self._run.outbox is not None:
+        run, waiting = self._run, self._waiting
+        if waiting.ready or waiting.timed or self._detour or self.shared:
+            return self._next_by_the_book()
+        outbox = run.outbox
+        if outbox is not None and run.capacity - outbox.held() < len(run.workers) - run.unstarted:
             return self._next_by_the_book()
         taken = next(self._source.items, None)
         if taken is None:
@@ -147,15 +154,29 @@ class Admission:
         index, item = taken
         pending = self.taken = Pending(index, item)
         self._pulled += 1
-        self._run.results.append(None)
-        if limits:
-            self._claim(pending)
-        now = self._now()  # the input may have taken its time
-        if self.gate.opens > now or (limits and (pending.refusal or not self._is_let_start(pending, now))):
+        if outbox is None:
+            run.results.append(None)
+        if not self._only:
+            now = self._now()  # after the input, which may have taken its time
+            free = self.gate.opens <= now
+        else:
+            (limit,) = self._only
+            try:
+                claim = limit.claim(item)
+                pending.claims = (claim,)
+                now = self._now()
+                free = self.gate.opens <= now and limit.next_start(claim, now) <= now
+                if free:
+                    pending.tickets = (limit.started(claim, now),)
+            except CostAboveRate as error:
+                pending.refusal, free = error, False
+            except Exception as error:
+                waiting.add(pending, -math.inf)
+                run.stop(_LimitBroke(limit, pending, error).error)
+                raise StopIteration from None
+        if not free:
             waiting.add(pending, -math.inf)
             return self._next_by_the_book()
-        if limits:
-            self._tell_of_start(pending, now)
         pending.started = pending.first_start = now
         pending.calls = 1
         return taken
@@ -190,8 +211,12 @@ class Admission:
             for started, claim in zip(self._starteds, pending.claims):  # noqa: B905  (strict takes its time)
                 tickets.append(started(claim, now))
         except Exception as error:
-            self._run.stop(_LimitBroke(self._limits[len(tickets)], pending, error).error)
-            raise StopIteration from error
+            broken = _LimitBroke(self._limits[len(tickets)], pending, error)
+            for limit, ticket in zip(self._limits, tickets, strict=False):
+                limit.ended(ticket, now, "other", None)
+            self._waiting.add(pending, -math.inf)
+            self._run.stop(broken.error)
+            raise StopIteration from None
         for number, _ in self._keyed:
             self._waiting.reopen(self._place(number, pending))
         if self.shared:
@@ -205,7 +230,8 @@ class Admission:
         """The record of an attempt that was started before there was any policy, and so without any limit."""
         pending = Pending(index, item)
         pending.calls = 1
-        pending.started = pending.first_start = self._now()
+        pending.started = -math.inf  # before any gate was closed, so that a late throttle closes none anew
+        pending.first_start = self._now()
         return pending
 
     def ended_attempt(self, pending: Pending, ending: Ending, retry_after: float | None = None) -> None:
@@ -216,12 +242,14 @@ class Admission:
         if not pending.tickets:
             return
         now = self._now()
-        endings = self._heard(pending, retry_after) if ending == "throttled" else self._no_throttle[ending]
-        for limit, ticket, heard in zip(self._limits, pending.tickets, endings):  # noqa: B905  (strict takes its time)
+        heard = self._heard(pending, retry_after) if ending == "throttled" else None
+        number = 0
+        for limit in self._limits:
             try:
-                limit.ended(ticket, now, heard, retry_after)
+                limit.ended(pending.tickets[number], now, heard[number] if heard else ending, retry_after)
             except Exception as error:
                 self._run.stop(_LimitBroke(limit, pending, error).error)
+            number += 1  # noqa: SIM113  (enumerate takes its time)
         for number, _ in self._keyed:
             self._waiting.reopen(self._place(number, pending))
         if self.shared:

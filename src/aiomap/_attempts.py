@@ -108,7 +108,7 @@ class Attempts:
             self.source.again(pending, when)
             if when > self._run.now():
                 self._alarm.set(when)
-        self._use_what_was_freed()
+            self._use_what_was_freed()
         return failure if when is None else None
 
     def cut(self, call: Call) -> None:

@@ -99,7 +99,9 @@ class Engine:
         source: AsyncSource[Any] | SyncSource[Any]
         try:
             if isinstance(self._data, AsyncIterable):
-                source = AsyncSource(self._data, lambda: self.unstarted, self.fill, self.source_failed)
+                source = AsyncSource(
+                    self._data, lambda: self.unstarted - self._source.ready, self.fill, self.source_failed
+                )
             else:
                 source = SyncSource(self._data, apart)
             self._source = source
@@ -229,6 +231,7 @@ class Engine:
             free, room = free + live - len(self.workers), room + live - len(self.workers)
             if attempts:
                 attempts.wait()
+                dry = source.ended and not source.waiting  # that question may have come upon the end of the input
         if self.outbox is not None:
             self.outbox.full = free > 0 and not dry and (attempts.source.crowded if attempts else room <= 0)
             self.outbox.spare = sys.maxsize if attempts else self.capacity - len(self.workers)

@@ -12,6 +12,7 @@ from collections.abc import Hashable
 from typing import Final, Protocol
 
 from aiomap.limits.limit import Limit
+from aiomap.limits.per_key import PerKey
 
 __all__ = ["Sharer", "Sharing"]
 
@@ -105,6 +106,9 @@ class Sharing:
         for line in self._mine:
             line.runs.remove(self._run)
             line.runs.append(self._run)
+            # A key that is busy now may be that of the item whose turn it is elsewhere, and others may pass it there.
+            if isinstance(line.limit, PerKey) and any(run.blocked for run in line.runs[:-1]):
+                line.ask_soon()
 
     def freed(self, limit: Limit, key: Hashable) -> None:
         """An attempt of the run has ended: something may be free again, in the place of that key if there is one."""

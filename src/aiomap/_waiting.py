@@ -33,6 +33,7 @@ class Waiting:
         self.retrying = 0  # and those that did
         self.ready: _Heap = []
         self._parked: dict[Place, _Heap] = {}
+        self._let_out: dict[Pending, Place] = {}  # from where, of those that are ready and have not started
         self.timed: list[tuple[float, int, Pending | Place]] = []
         self._number: Final = count()
 
@@ -54,6 +55,7 @@ class Waiting:
     def take_first(self) -> Pending:
         """The first item, which starts."""
         pending = heappop(self.ready)[2]
+        self._let_out.pop(pending, None)
         if pending.calls:
             self.retrying -= 1
         else:
@@ -68,6 +70,9 @@ class Waiting:
     def park_first(self, place: Place, when: float = math.inf) -> None:
         """The first item waits for the place, which opens at `when`, or when `reopen` says so."""
         entry = heappop(self.ready)
+        left = self._let_out.pop(entry[2], place)
+        if left != place:  # it makes no use of the other key's turn
+            self.reopen(left)
         heappush(self._parked.setdefault(place, []), entry)
         if when < math.inf:
             heappush(self.timed, (when, next(self._number), place))
@@ -76,7 +81,9 @@ class Waiting:
         """The place may have room: the first item that waits for it is ready."""
         queue = self._parked.get(place)
         if queue is not None:
-            heappush(self.ready, heappop(queue))
+            entry = heappop(queue)
+            heappush(self.ready, entry)
+            self._let_out[entry[2]] = place
             if not queue:
                 del self._parked[place]
 

@@ -246,6 +246,22 @@ def test_where_a_probe_was_refused_it_waits_longer_before_the_next() -> None:
     assert [wait - waits[0] for wait in waits] == [0, 1, 3, 7, 7, 7]  # from 1 to 8
 
 
+def test_where_a_probe_was_taken_it_waits_shortly_again() -> None:
+    busy = _Busy(limit := Adaptive(start=20))
+    for _ in range(5):
+        busy.refused()
+        while limit.limit < 20:
+            busy.rounds(1)
+    while limit.limit < 40:
+        busy.rounds(1)
+    most, rounds = limit.limit, 0
+    busy.refused()
+    while limit.limit < most:
+        busy.rounds(1)
+        rounds += 1
+    assert rounds < 12  # 15 if it waited 8 of them
+
+
 # How it goes down
 
 
@@ -364,18 +380,16 @@ def test_when_the_gate_opens_the_first_round_is_spread_over_a_round_trip() -> No
     busy = _Busy(limit := Adaptive(start=10))
     busy.rounds(1, seconds=2.0)
     busy.refused(5)
-    most, opens = limit.limit, 7.0
+    most, now = limit.limit, 7.0
     starts = []
-    now = opens
-    while now < opens + 1.99:
+    for _ in range(most):
         assert limit.spare(now) == 1
         ticket = limit.started(None, now)
         starts.append(now)
         limit.ended(ticket, now, "other", None)  # ends at once, so that only the pace holds the next one back
         now = limit.next_start(None, now)
-    assert len(starts) == most
-    assert [after - before for before, after in pairwise(starts)] == pytest.approx([2.0 / most] * (most - 1))
-    assert limit.spare(now) == most
+    assert [after - before for before, after in pairwise([*starts, now])] == pytest.approx([2.0 / most] * most)
+    assert limit.spare(9.01) == most
 
 
 def test_from_the_third_throttle_with_no_success_in_between_it_cools_down() -> None:

@@ -36,7 +36,7 @@ def test_four_clients_share_fairly() -> None:
 
 @pytest.mark.parametrize("outage", [2, 10, 30])
 def test_after_an_outage_it_is_soon_back(outage: int) -> None:
-    """The cool-downs grow by half: the last is about half as long as all before it. Then comes a climb of 5 s at most."""
+    """The cool-downs grow by half: the last takes about half as long as all before it. Then it climbs, 5 s at most."""
     until = 20 + outage + 0.6 * outage + 5
     for seed in range(5):
         with seeded(seed) as random:

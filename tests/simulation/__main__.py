@@ -19,10 +19,11 @@ def main() -> None:
     arguments = parser.parse_args()
     began = time.perf_counter()
     sweep = Sweep(eager=arguments.eager, debug=arguments.debug)
-    for first in itertools.count(arguments.seed, 20):
+    for first in itertools.count(arguments.seed, 5):
         if sweep.count >= arguments.count:
             break
-        sweep.run_and_cancel(range(first, first + 20))
+        for policies in (False, True):
+            sweep.run_and_cancel(range(first, first + 5), policies=policies)
     took = time.perf_counter() - began
     print(f"{sweep.count} simulations in {took:.1f} s, no promise broken, digest {sweep.digest}")  # noqa: T201
 

@@ -31,16 +31,16 @@ from typing import Any
 
 from tests.simulation.record import AtReturn, Event, Interrupt, NotAwaitable, Record
 
-__all__ = ["violations"]
+__all__ = ["End", "Judge", "Running", "violations"]
 
 
 def violations(record: Record) -> list[str]:
     """What went wrong, in sentences; nothing if all is well."""
-    return _Judge(record).judge()
+    return Judge(record).judge()
 
 
 @dataclass(slots=True)
-class _Running:
+class Running:
     """The CancelledErrors that a running item may have got by now, has got, and whether one is still to come."""
 
     slot: int
@@ -50,7 +50,7 @@ class _Running:
 
 
 @dataclass(slots=True, frozen=True)
-class _End:
+class End:
     """How an item ended. cut: by the run's own cancel, so that it has no result and has not failed."""
 
     value: Any = None
@@ -58,7 +58,9 @@ class _End:
     cut: bool = False
 
 
-class _Judge:
+class Judge:
+    """Hears what happened in the run of a plain map."""
+
     def __init__(self, record: Record) -> None:
         self.wrong: list[str] = []
         self.at = 0.0
@@ -66,8 +68,8 @@ class _Judge:
         self.skip: object = record.library.SKIP
         self.streams = self.scenario.verb != "amap"
         self.limit = self.most = self.scenario.limit
-        self.running: dict[int, _Running] = {}
-        self.ended: dict[int, _End] = {}  # in the order of completion
+        self.running: dict[int, Running] = {}
+        self.ended: dict[int, End] = {}  # in the order of completion
         self.started = self.pulled = 0
         self.last = sys.maxsize  # items from here on may not start any more
         self.source = "idle"
@@ -89,15 +91,20 @@ class _Judge:
             # What was noted after a deadlock belongs to the loop's own clean-up.
             return [f"I7: the loop ended with {self.record.crash!r}"]
         for event in self.record.events:
-            self.at = event.at
-            getattr(self, "_" + event.what.replace(" ", "_"))(event)
-        self._after_all()
+            self.hear(event)
+        self.after_all()
         return self.wrong
+
+    def hear(self, event: Event) -> None:
+        """Judges one event, with all before it."""
+        self.at = event.at
+        getattr(self, "_" + event.what.replace(" ", "_"))(event)
 
     def _broken(self, what: str) -> None:
         self.wrong.append(f"at {self.at:g} s: {what}")
 
-    def _after_all(self) -> None:
+    def after_all(self) -> None:
+        """Judges what is left at the end."""
         if self.record.leaked:
             self._broken(f"I4: tasks are left at the end: {self.record.leaked}")
         if self.record.unhandled:
@@ -228,7 +235,7 @@ class _Judge:
         if self._room() <= 0:
             self._broken(f"I14: item {index} was entered while the window was full")
         self.started = index + 1
-        self.running[index] = _Running(slot)
+        self.running[index] = Running(slot)
 
     def _cancelled(self, event: Event) -> None:
         item = self.running[event.item]
@@ -241,12 +248,12 @@ class _Judge:
         self.running[event.item].allowed += 1
 
     def _return(self, event: Event) -> None:
-        self._finish(event.item, _End(value=event.detail))
+        self._finish(event.item, End(value=event.detail))
 
     def _raise(self, event: Event) -> None:
         error: BaseException = event.detail
         cut = isinstance(error, asyncio.CancelledError) and self.stopped != ""
-        self._finish(event.item, _End(error=error, cut=cut))
+        self._finish(event.item, End(error=error, cut=cut))
         if not cut:
             self._fail_item(error, event.item)
 
@@ -254,7 +261,7 @@ class _Judge:
         if isinstance(error, Interrupt) or self.scenario.on_error == "raise":
             self._fail(error, index, stops=True)
 
-    def _finish(self, index: int, end: _End) -> None:
+    def _finish(self, index: int, end: End) -> None:
         if self.running.pop(index).due and not (self.shut_down and self.streams):
             self._broken(f"I11: item {index} ended without the CancelledError that was due to it after {self.stopped}")
         self.ended[index] = end
@@ -348,9 +355,9 @@ class _Judge:
             done += end.error is None and end.value is not self.skip
         told = (stats.running, stats.done, stats.skipped, stats.failed + stats.cancelled)
         true = (len(self.running), done, skipped, failed)
-        if told != true or stats.pulled != sum(true) + stats.waiting:
+        if told != true or stats.pulled != sum(true) + stats.waiting + stats.retrying:
             self._broken(f"I14: {stats}, but running, done, skipped, failed are {true}")
-        if not self.stopped and stats.buffered != self._undelivered() - len(self.running):
+        if self.streams and not self.stopped and stats.buffered != self._undelivered() - len(self.running):
             self._broken(f"I14: {stats}, but {self._undelivered()} results are not delivered or not there yet")
 
     def _quiet(self, _: Event) -> None:
@@ -367,19 +374,19 @@ class _Judge:
         if asynchronous and self.source == "idle" and not self.drained:
             self._broken("I14: time goes on, and the source is not asked for its next item")
 
-    def _gives(self, end: _End) -> bool:
+    def _gives(self, end: End) -> bool:
         """Whether it gives a result, be it an error that stands for one."""
         if end.error is None:
             return end.value is not self.skip
         return not end.cut and not isinstance(end.error, Interrupt) and self.scenario.on_error == "return"
 
-    def _is_hole(self, end: _End | None) -> bool:
+    def _is_hole(self, end: End | None) -> bool:
         """Whether nothing after it may be delivered in order."""
         if end is None or end.cut or isinstance(end.error, Interrupt):
             return True
         return end.error is not None and self.scenario.on_error == "raise"
 
-    def _deliverable(self) -> list[tuple[int, _End]]:
+    def _deliverable(self) -> list[tuple[int, End]]:
         """All that may have been delivered by now, in order."""
         order = list(self.ended)
         if self.scenario.ordered:
@@ -401,7 +408,7 @@ class _Judge:
         buffer = max(1000, 16 * self.limit) if self.scenario.buffer is None else self.scenario.buffer
         return self.limit + buffer - self._undelivered()
 
-    def _is_result(self, shown: Any, index: int, end: _End) -> bool:
+    def _is_result(self, shown: Any, index: int, end: End) -> bool:
         if self.scenario.verb == "aoutcomes":
             if (shown.index, shown.item) != (index, index) or (end.error is None) != shown.ok:
                 return False

@@ -10,22 +10,26 @@ import importlib
 import shutil
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import aiomap
 
-__all__ = ["MUTANTS", "Mutant", "load"]
+__all__ = ["MUTANTS", "Mutant", "imported", "load"]
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """Where `old` stands in a module, once, `new` shall stand."""
+    """Where `old` stands in a module, once, `new` shall stand. policies: it takes policies to notice."""
 
     name: str
     module: str
     old: str
     new: str
+    policies: bool = False
 
 
 def load(mutant: Mutant, folder: Path) -> types.ModuleType:
@@ -39,19 +43,40 @@ def load(mutant: Mutant, folder: Path) -> types.ModuleType:
             f"{mutant.old!r} is found there {text.count(mutant.old)} times, not once"
         )
     file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "aiomap"}
+    kept = _taken_out()
     sys.path.insert(0, str(folder))
     try:
         return importlib.import_module("aiomap")
     finally:
         sys.path.remove(str(folder))
-        for name in list(sys.modules):
-            if name.partition(".")[0] == "aiomap":
-                del sys.modules[name]
+        _MODULES[folder] = _taken_out()
         sys.modules.update(kept)
 
 
-MUTANTS = [
+@contextmanager
+def imported(library: types.ModuleType) -> Iterator[None]:
+    """While that copy of aiomap is at work, it is the one that an import finds: some of its own come late."""
+    if library is aiomap:
+        yield
+        return
+    folder = Path(str(library.__file__)).parent.parent
+    kept = _taken_out()
+    sys.modules.update(_MODULES[folder])
+    try:
+        yield
+    finally:
+        _MODULES[folder] = _taken_out()
+        sys.modules.update(kept)
+
+
+_MODULES: Final[dict[Path, dict[str, types.ModuleType]]] = {}
+
+
+def _taken_out() -> dict[str, types.ModuleType]:
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "aiomap"}
+
+
+PLAIN_MUTANTS = [
     Mutant(
         "one item too many runs",
         "_engine",
@@ -247,7 +272,7 @@ MUTANTS = [
     Mutant(
         "an async source is read far ahead",
         "_source",
-        "while not self.ended and len(self._ahead) > min(self._free(), _BURST):",
+        "while not self.ended and len(self._ahead) > max(0, min(self._free(), _BURST)):",
         "while not self.ended and len(self._ahead) > 3:",
     ),
     Mutant(
@@ -293,3 +318,191 @@ MUTANTS = [
         "pass",
     ),
 ]
+
+POLICY_MUTANTS = [
+    Mutant(name, module, old, new, policies=True)
+    for name, module, old, new in [
+        (
+            "a run with policies does not notice that its input has ended",
+            "_engine",
+            "dry = source.ended and not source.waiting  # that question",
+            "pass  # that question",
+        ),
+        (
+            "a timed-out attempt is cancelled once more when the run stops",
+            "_engine",
+            "told = self._attempts.ending if self._attempts and self._outside_cancels < 2 else ()",
+            "told = ()",
+        ),
+        (
+            "the first Throttled of a run is an error like any other",
+            "_engine",
+            "if self._attempts is None and isinstance(failure, Throttled):",
+            "if False:",
+        ),
+        (
+            "the limits do not hear that an attempt was cut short",
+            "_attempts",
+            'because the run was cancelled."""\n        self._end(call, "other")',
+            'because the run was cancelled."""',
+        ),
+        (
+            "the limits do not hear of a throttled attempt",
+            "_attempts",
+            """            self._end(call, "throttled", self._clamped(throttle.retry_after))""",
+            "            pass",
+        ),
+        (
+            "a Retry-After counts in full, however long",
+            "_attempts",
+            "return min(retry_after, most) if retry_after else None",
+            "return retry_after or None",
+        ),
+        (
+            "an item may be throttled for ever",
+            "_attempts",
+            "return now if pending.throttled_for <= most else None",
+            "return now",
+        ),
+        (
+            "a throttle uses up an attempt",
+            "_attempts",
+            "            pending.throttled_at = now\n",
+            "            pending.throttled_at = now\n            pending.failures += 1\n",
+        ),
+        (
+            "the budget of retries is ignored",
+            "_attempts",
+            "if budget is not None and self._retries >=",
+            "if budget is not None and self._retries >= 99 +",
+        ),
+        (
+            "a retry comes at once",
+            "_attempts",
+            "        return now + delay\n",
+            "        return now\n",
+        ),
+        (
+            "nobody wakes up when a limit opens",
+            "_attempts",
+            "        self._alarm.set(self.source.wake_at)\n",
+            "        pass\n",
+        ),
+        (
+            "a start does not look for another one",
+            "_attempts",
+            "            if len(run.workers) < run.limit:\n",
+            "            if False:\n",
+        ),
+        (
+            "the time of an attempt runs from the first start of its item",
+            "_attempts",
+            "when = due[call] = pending.started + deadlines.seconds",
+            "when = due[call] = pending.first_start + deadlines.seconds",
+        ),
+        (
+            "only the first attempt is timed",
+            "_attempts",
+            "        self._timer.set(self._deadlines.next_time())\n",
+            "        pass\n",
+        ),
+        (
+            "a timeout is the item's own cancel",
+            "_attempts",
+            "if late and isinstance(failure, ItemCancelled)",
+            "if False and isinstance(failure, ItemCancelled)",
+        ),
+        (
+            "a timeout takes the cancel of a run that stops for itself",
+            "_attempts",
+            "if self._run.stopped:  # what runs is cancelled with all others",
+            "if False:  # what runs is cancelled with all others",
+        ),
+        (
+            "timers are left at the end",
+            "_attempts",
+            "            timer.off()\n",
+            "            pass\n",
+        ),
+        (
+            "what is to be tried again needs no room in the window",
+            "_admission",
+            "- waiting.fresh - waiting.retrying)",
+            "- waiting.fresh)",
+        ),
+        (
+            "items that wait for their key are taken without end",
+            "_admission",
+            "room = self._lookahead - waiting.fresh",
+            "room = self._lookahead",
+        ),
+        (
+            "the limits hear of no second attempt",
+            "_admission",
+            "if self._limits and pending.refusal is None:",
+            "if self._limits and pending.calls == 1:",
+        ),
+        (
+            "a key that is free again is not given to the next item",
+            "_admission",
+            "(enumerate takes its time)\n        for number, _ in self._keyed:\n",
+            "\n        for number, _ in []:\n",
+        ),
+        (
+            "a throttle closes no gate of the run",
+            "_admission",
+            """        return "other" if taken else "throttled"\n""",
+            """        return "other"\n""",
+        ),
+        (
+            "the throttle of one key closes what is for all",
+            "_admission",
+            """return ["throttled" if isinstance(limit, PerKey) else "other" for limit in self._limits]""",
+            """return ["throttled" for _ in self._limits]""",
+        ),
+        (
+            "a late throttle of a run without policies closes its gate anew",
+            "_admission",
+            "pending.started = -math.inf  # before",
+            "pending.started = self._now()  # before",
+        ),
+        (
+            "others pass by an item that its key holds back",
+            "_waiting",
+            "return queue is not None and queue[0][:2] < self.ready[0][:2]",
+            "return False",
+        ),
+        (
+            "of the retries that are due the last goes first",
+            "_waiting",
+            "heappush(self.ready, (not waited.calls, waited.index, waited))",
+            "heappush(self.ready, (not waited.calls, -waited.index, waited))",
+        ),
+        (
+            "another map's end of an attempt is not told",
+            "_sharing",
+            "                if run.blocked:\n",
+            "                if False:\n",
+        ),
+        (
+            "another map's end of an attempt does not free the key",
+            "_sharing",
+            "                run.reopen(limit, key)\n",
+            "",
+        ),
+        (
+            "a run that has ended is still in the lines of its limits",
+            "_sharing",
+            "                del _lines[id(line.limit)]\n",
+            "                pass\n",
+        ),
+        (
+            "an attempt that took too long is cancelled for each time that the timer rings",
+            "_deadlines",
+            "    for call in calls:\n        del times[call]\n",
+            "",
+        ),
+    ]
+]
+
+MUTANTS = PLAIN_MUTANTS + POLICY_MUTANTS

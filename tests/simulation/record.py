@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, fields
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from tests.simulation.policies import Plan
 from tests.simulation.scenario import Scenario
 
-__all__ = ["AtReturn", "Case", "Event", "Interrupt", "Log", "NotAwaitable", "Record"]
+__all__ = ["AtReturn", "Case", "Entered", "Event", "Interrupt", "Log", "NotAwaitable", "Quiet", "Record"]
 
 What: TypeAlias = Literal[
     # The loop, and the caller of the map
@@ -33,6 +34,7 @@ What: TypeAlias = Literal[
     "return",
     "raise",
     "callback",
+    "limit breaks",
     # The map, and the consumer of a stream
     "call",
     "want",
@@ -68,6 +70,7 @@ class Case:
     shutdown: before this step every task is cancelled, the caller too, as `asyncio.run` does at its end.
     collect: the garbage collector runs before every step.
     eager, debug: with `asyncio.eager_task_factory`; in asyncio's debug mode.
+    policies: with the policies that belong to the scenario.
     """
 
     scenario: int
@@ -77,6 +80,7 @@ class Case:
     collect: bool = False
     eager: bool = False
     debug: bool = False
+    policies: bool = False
 
     def __repr__(self) -> str:
         given = [(each.name, getattr(self, each.name), each.default) for each in fields(self)]
@@ -84,12 +88,33 @@ class Case:
 
 
 class Event(NamedTuple):
-    """at: virtual seconds; item: its index, -1 for none."""
+    """at: virtual seconds; item: its index, -1 for none; of: the number of the map."""
 
     at: float
     what: What
     item: int
     detail: Any
+    of: int = 0
+
+
+class Entered(NamedTuple):
+    """How an attempt begins in a run with policies: its slot, its number, and how many the `Adaptive` allows."""
+
+    slot: int
+    attempt: int
+    capacity: int
+
+
+class Quiet(NamedTuple):
+    """How a run with policies was when time went on.
+
+    since: the moment until which it had stood still. pulled: items taken from the input, as `stats` tell.
+    capacity: when the `Adaptive` would let an attempt start.
+    """
+
+    since: float
+    pulled: int
+    capacity: float
 
 
 class AtReturn(NamedTuple):
@@ -103,14 +128,15 @@ class AtReturn(NamedTuple):
 
 @dataclass
 class Log:
-    """Where the notes are taken."""
+    """Where the notes are taken. of: the number of the map that they are about."""
 
     loop: asyncio.AbstractEventLoop
     events: list[Event] = field(default_factory=list)
+    of: int = 0
 
     def note(self, what: What, item: int = -1, detail: Any = None) -> None:
         """Writes down one event."""
-        self.events.append(Event(self.loop.time(), what, item, detail))
+        self.events.append(Event(self.loop.time(), what, item, detail, self.of))
 
     async def sleep(self, seconds: float, noted_if_cancelled: What, item: int = -1) -> None:
         """Sleeps, and writes it down if that is cut short."""
@@ -126,6 +152,7 @@ class Record:
     """What there was to see of a run.
 
     library: the copy of aiomap that was used.
+    plan: the policies, if it had any; unclean: what the limits still held at the end.
     crash: what the loop itself ended with, a `Deadlock` for one.
     leaked: the tasks alive at the end; unhandled: what reached the loop's exception handler.
     steps, trace: as `SimLoop` gives them.
@@ -140,3 +167,5 @@ class Record:
     unhandled: list[str]
     steps: int
     trace: str
+    plan: Plan | None = None
+    unclean: tuple[str, ...] = ()

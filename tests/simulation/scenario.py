@@ -32,6 +32,11 @@ class Ending(StrEnum):
     SKIPS = "returns SKIP"
     NOT_AWAITABLE = "returns something that cannot be awaited"
     INTERRUPTS = "raises KeyboardInterrupt"
+    # In runs with policies only.
+    FAILS = "raises ConnectionResetError"
+    IS_REFUSED = "raises ConnectionRefusedError"
+    IS_THROTTLED = "raises Throttled"
+    ANSWERS_429 = "raises an error of an HTTP client with status 429"
 
 
 class WhenCancelled(StrEnum):
@@ -42,6 +47,8 @@ class WhenCancelled(StrEnum):
     SWALLOWS = "swallows the cancel, sleeps, and goes on to its ending"
     RAISES = "raises LookupError"
     INTERRUPTS = "raises KeyboardInterrupt"
+    # In runs with policies only.
+    IGNORES = "swallows the cancel, sleeps for longer than any grace, and goes on to its ending"
 
 
 class Consumer(StrEnum):
@@ -104,8 +111,8 @@ class Scenario:
 _VERBS: Final[tuple[Verb, ...]] = ("amap", "aimap", "aimap", "aoutcomes")
 _SOURCES: Final[tuple[Source, ...]] = ("list", "iterator", "async iterator", "async iterator")
 _POLICIES: Final[tuple[Policy, ...]] = ("raise", "return", "skip")
-_ENDINGS: Final = dict.fromkeys(Ending, 4) | {Ending.SKIPS: 10, Ending.INTERRUPTS: 1}
-_MANNERS: Final = dict(zip(WhenCancelled, (3, 4, 4, 2, 2), strict=True))
+_ENDINGS: Final = dict.fromkeys(list(Ending)[:12], 4) | {Ending.SKIPS: 10, Ending.INTERRUPTS: 1}
+_MANNERS: Final = dict(zip(list(WhenCancelled)[:5], (3, 4, 4, 2, 2), strict=True))
 
 
 def draw(seed: int) -> Scenario:

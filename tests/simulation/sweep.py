@@ -14,8 +14,8 @@ from hashlib import blake2b
 from types import ModuleType
 
 import aiomap
-from tests.simulation.invariants import violations
 from tests.simulation.record import Case, Record
+from tests.simulation.trial import violations
 from tests.simulation.world import simulate
 
 __all__ = ["Broken", "Sweep", "replay"]
@@ -46,14 +46,17 @@ class Sweep:
         """A hash of everything that happened, step for step."""
         return self._history.hexdigest()
 
-    def run(self, scenarios: Sequence[int]) -> list[tuple[Case, int]]:
+    def run(self, scenarios: Sequence[int], *, policies: bool = False) -> list[tuple[Case, int]]:
         """One run of each scenario without a cancel; gives the cases, and the steps that each took."""
-        cases = [Case(scenario, scenario % 7, eager=self._eager, debug=self._debug) for scenario in scenarios]
+        first = Case(0, 0, eager=self._eager, debug=self._debug, policies=policies)
+        cases = [replace(first, scenario=scenario, schedule=scenario % 7) for scenario in scenarios]
         return [(case, self._replay(case).steps) for case in cases]
 
-    def run_and_cancel(self, scenarios: Sequence[int], *, most: int = sys.maxsize) -> None:
+    def run_and_cancel(self, scenarios: Sequence[int], *, most: int = sys.maxsize, policies: bool = False) -> None:
         """Each scenario with a cancel at every step and more, at most `most` runs, in an order that varies much."""
-        cases = [variant for case, steps in self.run(scenarios) for variant in _variants(case, steps)]
+        cases = [
+            variant for case, steps in self.run(scenarios, policies=policies) for variant in _variants(case, steps)
+        ]
         random.Random(len(cases)).shuffle(cases)
         for case in cases[:most]:
             self._replay(case)
@@ -80,11 +83,11 @@ def _variants(case: Case, steps: int) -> Iterator[Case]:
 
 
 def _report(record: Record, broken: list[str]) -> str:
-    story = [f"{event.at:7.2f}  {event.what} {event.item} {event.detail!r}" for event in record.events]
+    story = [f"{event.at:7.2f}  {event.of} {event.what} {event.item} {event.detail!r}" for event in record.events]
     lines = [
         *broken,
-        f"\nscenario: {record.scenario}",
-        "\nwhat happened (virtual seconds, event, item, detail):",
+        f"\nscenario: {record.scenario}" if record.plan is None else f"\nplan: {record.plan}",
+        "\nwhat happened (virtual seconds, map, event, item, detail):",
         *story,
         f'\nreplay it:  python -c "from tests.simulation import *; replay({record.case})"',
     ]
