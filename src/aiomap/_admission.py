@@ -80,11 +80,6 @@ class Admission:
         return self._waiting.retrying
 
     @property
-    def ready(self) -> int:
-        """Items that go before the next one of the input."""
-        return len(self._waiting.ready)
-
-    @property
     def begun(self) -> int:
         """Items that run or have ended."""
         return self._pulled - self._waiting.fresh - self._waiting.retrying
@@ -169,7 +164,7 @@ class Admission:
                 if free:
                     pending.tickets = (limit.started(claim, now),)
             except CostAboveRate as error:
-                pending.refusal, free = error, False
+                pending.refusal, free, now = error, False, -math.inf
             except Exception as error:
                 waiting.add(pending, -math.inf)
                 run.stop(_LimitBroke(limit, pending, error).error)
@@ -242,7 +237,11 @@ class Admission:
         if not pending.tickets:
             return
         now = self._now()
-        heard = self._heard(pending, retry_after) if ending == "throttled" else None
+        heard: list[Ending] | None = None
+        if ending == "throttled":
+            heard = self._heard(pending, retry_after)
+        elif ending == "overloaded" and self._has_key(pending):  # one host's trouble says nothing about the others
+            heard = ["overloaded" if isinstance(limit, PerKey) else "other" for limit in self._limits]
         number = 0
         for limit in self._limits:
             try:

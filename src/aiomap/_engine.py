@@ -99,9 +99,7 @@ class Engine:
         source: AsyncSource[Any] | SyncSource[Any]
         try:
             if isinstance(self._data, AsyncIterable):
-                source = AsyncSource(
-                    self._data, lambda: self.unstarted - self._source.ready, self.fill, self.source_failed
-                )
+                source = AsyncSource(self._data, lambda: self.unstarted, self.fill, self.source_failed)
             else:
                 source = SyncSource(self._data, apart)
             self._source = source

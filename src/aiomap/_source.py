@@ -54,11 +54,6 @@ class Source(Protocol):
         ...
 
     @property
-    def ready(self) -> int:
-        """Items that go before the next one of the input, and may start as soon as that one."""
-        ...
-
-    @property
     def why(self) -> str:
         """Why a slot is free: an account of `SlotTime`."""
         ...
@@ -84,7 +79,6 @@ class SyncSource(Generic[T]):
     """A plain iterable. The workers' `next()` reaches the user's iterator without a Python frame in between."""
 
     retrying: int = 0
-    ready: int = 0
     why: str = "source"  # why a slot is free: the next item is not there
 
     def __init__(self, data: Iterable[T], context: Context) -> None:
@@ -129,7 +123,6 @@ class AsyncSource(Generic[T]):
     """An async iterable, iterated and closed by `feed` alone; what it has fetched waits here for a worker."""
 
     retrying: int = 0
-    ready: int = 0
 
     def __init__(
         self,
@@ -213,6 +206,6 @@ class AsyncSource(Generic[T]):
             index += 1
             self._arrived()
             # A free slot takes its item in the next turn of the loop, so such an item is not yet one too many.
-            while not self.ended and len(self._ahead) > max(0, min(self._free(), _BURST)):
+            while not self.ended and len(self._ahead) > min(self._free(), _BURST):
                 self._wanted = asyncio.get_running_loop().create_future()
                 await self._wanted

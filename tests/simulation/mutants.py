@@ -272,7 +272,7 @@ PLAIN_MUTANTS = [
     Mutant(
         "an async source is read far ahead",
         "_source",
-        "while not self.ended and len(self._ahead) > max(0, min(self._free(), _BURST)):",
+        "while not self.ended and len(self._ahead) > min(self._free(), _BURST):",
         "while not self.ended and len(self._ahead) > 3:",
     ),
     Mutant(

@@ -289,12 +289,13 @@ class _PolicyJudge(Judge):
             self._broken(f"I5: item {event.item} was pulled after {self.stopped or self.drained}")
         if self._is_async():
             self.source = "idle"
-        ahead = self.pulled - self.started - self._is_async()
-        free = max(0, self.limit - len(self.attempts))
-        if not self.rules.is_keyed(self.number) and ahead > 1 + free:
-            self._broken(f"P7: {ahead} items are pulled and not started, with {free} free slots")
+        # What an async source fetches ahead: one item, and one more for each worker that has not had its first step.
+        ahead = self._is_async() * (1 + self.most)
+        held = self.pulled - self.started - ahead
+        if not self.rules.is_keyed(self.number) and held > 1 + max(0, self.limit - len(self.attempts)):
+            self._broken(f"P7: {self.pulled} items are pulled, and {self.started} started")
         gone = self._gone() + self.wanted  # one more item is pulled in the step in which another is delivered
-        most = self._capacity() + self.most - self.limit + self._is_async()
+        most = self._capacity() + self.most - self.limit + ahead
         if self.streams and self.pulled - gone > most:
             self._broken(f"P7: {self.pulled} items are pulled and {gone} delivered or left out")
 
