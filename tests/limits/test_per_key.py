@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import Hashable
 from functools import partial
 from typing import Any
@@ -316,19 +315,6 @@ def test_keys_that_must_be_kept_do_not_keep_others_from_being_dropped() -> None:
     for number in range(1000):
         per_key.ended(per_key.started((number, 1), number), number, "success", None)
     assert 6 <= size(per_key) <= 20
-
-
-def test_to_find_the_keys_to_drop_takes_no_longer_when_there_are_many() -> None:
-    def seconds(keys: int, starts: int) -> float:
-        per_key = PerKey(key_of, rate=Rate(4))
-        begin = 0.0
-        for number in range(starts):
-            if number == starts // 2:
-                begin = time.process_time()
-            per_key.ended(per_key.started((number, 1), number / keys), number / keys, "success", None)
-        return (time.process_time() - begin) / (starts / 2)
-
-    assert seconds(40_000, 80_000) < 3.5 * min(seconds(500, 4000) for _ in range(3))
 
 
 @pytest.mark.parametrize("rate", [None, Rate(4, per=60)])
