@@ -218,7 +218,9 @@ def test_a_connection_that_was_kept_and_is_dropped_is_a_failure_and_no_second_re
             assert set(kinds) == {None, "connect"}
             assert len(requests) == 6
             requests.clear()
-            async with aoutcomes(fetcher.fetch, lines, 1, retry=Retry(FetchFailed, base=0.001)) as outcomes:
+            # On a busy machine several connections are kept, and one attempt after the other may get such a one.
+            retry = Retry(FetchFailed, attempts=20, base=0.001, budget=None)
+            async with aoutcomes(fetcher.fetch, lines, 1, retry=retry) as outcomes:
                 attempts = [outcome.attempts async for outcome in outcomes if outcome.error is None]
             assert len(attempts) == 6
             assert len(requests) == sum(attempts)
