@@ -23,6 +23,7 @@ from aiomap import (
     PerKey,
     Rate,
     Retry,
+    Throttled,
     aimap,
     amap,
     aoutcomes,
@@ -127,6 +128,16 @@ class TestRate:
                 await amap(meter, [1, 11, 2], limits=limits)
             with pytest.raises(ValueError, match="cost 11"):
                 await amap(meter, [11], limits=limits)
+
+        play(main)
+
+    def test_an_item_above_the_limit_is_final_whatever_the_policies_say_of_its_error(self, play: Play) -> None:
+        async def main() -> None:
+            limits: list[Limit] = [Rate(10, cost=lambda item: item), PerKey(lambda _: "host", 1)]
+            retry = Retry(on=Exception, throttle=lambda _: Throttled(5))
+            with pytest.raises(CostAboveRate):
+                await amap(Meter(), [11], limits=limits, retry=retry)
+            assert now() == 0
 
         play(main)
 

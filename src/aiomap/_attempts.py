@@ -23,15 +23,12 @@ from aiomap._run import Run
 from aiomap._source import Source
 from aiomap.errors import AttemptTimeout, CallbackError, ItemCancelled, Throttled
 from aiomap.limits.limit import Ending
-from aiomap.throttling import http_throttle, is_overload
+from aiomap.throttling import MAX_RETRY_AFTER, THROTTLE_TIMEOUT, http_throttle, is_overload
 
 __all__ = ["Attempts"]
 
 # Retries that a run may make however few of its items have succeeded.
 _RETRIES: Final = 10
-# Seconds; what `Retry` has as defaults, for a `Throttled` in a run without `retry`.
-_MAX_RETRY_AFTER: Final = 120.0
-_THROTTLE_TIMEOUT: Final = 300.0
 
 
 class Attempts:
@@ -90,7 +87,7 @@ class Attempts:
         if late and isinstance(failure, ItemCancelled) and call.task.cancelling() <= 1:
             cause, failure = failure.__cause__, AttemptTimeout(call.index, self._deadlines.seconds)
             failure.__cause__ = cause
-        if not isinstance(failure, Exception):
+        if not isinstance(failure, Exception) or pending.refusal is not None:
             self._end(call, "other")
             return failure
         try:
@@ -157,17 +154,17 @@ class Attempts:
         return http_throttle(failure) if self._retry is None else self._retry.throttled(failure)
 
     def _clamped(self, retry_after: float | None) -> float | None:
-        most = _MAX_RETRY_AFTER if self._retry is None else self._retry.max_retry_after
+        most = MAX_RETRY_AFTER if self._retry is None else self._retry.max_retry_after
         return min(retry_after, most) if retry_after else None
 
     def _second_chance(self, pending: Pending, failure: Exception, throttle: Throttled | None) -> float | None:
         """When the item may be tried again; `None` if it may not."""
         retry, now = self._retry, self._run.now()
-        if pending.refusal is not None or self._run.stopped:
+        if self._run.stopped:
             return None
         if throttle is not None and (retry is not None or isinstance(failure, Throttled)):
             pending.throttled_at = now
-            most = _THROTTLE_TIMEOUT if retry is None else retry.throttle_timeout
+            most = THROTTLE_TIMEOUT if retry is None else retry.throttle_timeout
             return now if pending.throttled_for <= most else None
         if retry is None:
             return None

@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeAlias, cast, final
 
 from aiomap._verdict import named, shortened
 from aiomap.errors import Throttled
-from aiomap.throttling import http_throttle
+from aiomap.throttling import MAX_RETRY_AFTER, THROTTLE_TIMEOUT, http_throttle
 
 __all__ = ["Retry", "RetryOn", "RetryPolicy", "Throttle", "is_async", "no_awaitable"]
 
@@ -118,8 +118,8 @@ class Retry:
         base: float = 0.5,
         cap: float = 60.0,
         budget: float | None = 0.2,
-        max_retry_after: float = 120.0,
-        throttle_timeout: float = 300.0,
+        max_retry_after: float = MAX_RETRY_AFTER,
+        throttle_timeout: float = THROTTLE_TIMEOUT,
         throttle: Throttle | None = http_throttle,
     ) -> None:
         checked = {

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, final
 from aiomap._retry import is_async, no_awaitable
 from aiomap._verdict import named, shortened
 from aiomap.errors import Throttled
-from aiomap.throttling import http_throttle
+from aiomap.throttling import MAX_RETRY_AFTER, THROTTLE_TIMEOUT, http_throttle
 
 __all__ = ["TenacityPolicy", "is_tenacity"]
 
@@ -51,12 +51,12 @@ class TenacityPolicy:
     @property
     def max_retry_after(self) -> float:
         """Seconds, as of a `Retry`."""
-        return 120.0
+        return MAX_RETRY_AFTER
 
     @property
     def throttle_timeout(self) -> float:
         """Seconds, as of a `Retry`."""
-        return 300.0
+        return THROTTLE_TIMEOUT
 
     def __init__(self, policy: Any, function: Callable[..., Any]) -> None:
         for part in (*_PARTS, "after", "before_sleep"):

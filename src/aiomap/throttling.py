@@ -14,6 +14,11 @@ from aiomap.errors import Throttled, parse_retry_after
 
 __all__ = ["Throttled", "http_throttle", "parse_retry_after"]
 
+MAX_RETRY_AFTER: Final = 120.0
+"""The longest pause, in seconds, that a `Retry-After` is granted where nobody set another."""
+THROTTLE_TIMEOUT: Final = 300.0
+"""How long, in seconds, throttles may hold up an item in all where nobody set another."""
+
 _THROTTLES: Final = frozenset({429, 503})
 _STATUS: Final = ("status", "status_code", "code")
 

@@ -15,6 +15,7 @@ from operator import index as as_integer
 from typing import Any, Final, TypeAlias, final
 
 from aiomap._verdict import shortened
+from aiomap.limits.gate import cool_down
 from aiomap.limits.limit import Ending
 
 __all__ = ["Adaptive"]
@@ -31,12 +32,7 @@ _COLLAPSE: Final = 0.5
 _LONGEST_WAIT: Final = 8
 # How much a new round trip time moves their mean.
 _SMOOTHING: Final = 0.1
-# Seconds, when nothing gets through and the remote does not say for how long: the first closing, the growth with each
-# one that follows, the most, and how far chance may move it. Shorter hiccups are met by the lower limit alone.
-_FIRST: Final = 0.5
-_GROWTH: Final = 1.5
-_MOST: Final = 30.0
-_JITTER: Final = 0.2
+# Shorter hiccups are met by the lower limit alone: after so many refusals in a row it also cools down.
 _PATIENT_STRIKES: Final = 2
 # So many round trip times make a median. With fewer, the lowest median of many is far below the usual one when
 # durations vary as much as they do over the web, and the tolerance is used up by chance.
@@ -265,7 +261,7 @@ class Adaptive:
         if ticket[1] == self._epoch:
             blocked = self._strikes >= _PATIENT_STRIKES and not self._served
             self._decrease()
-            seconds = seconds or (self._cool_down() if blocked else 0.0)
+            seconds = seconds or (cool_down(self._strikes - _PATIENT_STRIKES) if blocked else 0.0)
         if seconds:
             self._gate = max(self._gate, now + seconds)
             self._paced_until = self._gate + (self._round_trip or 0.0)
@@ -288,13 +284,6 @@ class Adaptive:
         self._step = 1.0
         self._round = self._full = self._peak = 0
         self._served = False
-
-    def _cool_down(self) -> float:
-        # Only who is throttled needs it, and importing `random` takes longer than most modules here.
-        from random import uniform
-
-        grown = _FIRST * _GROWTH ** min(self._strikes - _PATIENT_STRIKES - 1, 99)
-        return min(_MOST, grown) * uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  (no secret is made of it)
 
     def _measure(self, seconds: float) -> None:
         mean = self._round_trip

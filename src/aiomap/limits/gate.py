@@ -11,7 +11,7 @@ from typing import Any, Final, final
 
 from aiomap.limits.limit import Ending
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "cool_down"]
 
 # Seconds, when the remote does not say how long: the first closing, the growth with each one that follows without a
 # success in between, the most, and how far chance may move it.
@@ -59,7 +59,7 @@ class Gate:
         fresh = ticket >= self.opens
         if ending == "throttled":
             self.strikes += fresh
-            wait = retry_after or (self._cool_down() if fresh else 0.0)
+            wait = retry_after or (cool_down(self.strikes) if fresh else 0.0)
             # A latecomer must not move it: what has started since it opened would be late too, and so on for ever.
             if wait:
                 self.opens = max(self.opens, now + wait)
@@ -70,9 +70,11 @@ class Gate:
         """Whether a new gate would do as well."""
         return self.opens <= now and not self.strikes
 
-    def _cool_down(self) -> float:
-        # A policy costs nothing until it is used, and importing `random` takes longer than most modules here.
-        from random import uniform
 
-        grown = _FIRST * _GROWTH ** min(self.strikes - 1, 99)
-        return min(_MOST, grown) * uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  (no secret is made of it)
+def cool_down(strikes: int) -> float:
+    """Seconds to leave a remote alone that does not say for how long, at the so-manieth time without a success."""
+    # A policy costs nothing until it is used, and importing `random` takes longer than most modules here.
+    from random import uniform
+
+    grown = _FIRST * _GROWTH ** min(strikes - 1, 99)
+    return min(_MOST, grown) * uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  (no secret is made of it)
