@@ -314,6 +314,33 @@ class TestOnesOwn:
 
         play(main)
 
+    def test_an_end_that_frees_room_for_several_starts_them_by_the_next_turn(self) -> None:
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            turn = -100
+            started: list[int] = []
+
+            def tick() -> None:
+                nonlocal turn
+                turn += 1
+                if turn < 10:
+                    loop.call_soon(tick)
+
+            async def work(item: int) -> None:
+                nonlocal turn
+                started.append(turn)
+                await asyncio.sleep(1)
+                if item == 10:
+                    turn = 0
+                    loop.call_soon(tick)
+                else:
+                    await asyncio.sleep(5)
+
+            await amap(work, [10, 1, 1, 1, 1], 20, limits=[Weight(10)])
+            assert started[1:] == [0, 1, 1, 1], "one in the step of the end itself, the others in the turn after it"
+
+        simulate(main, seed=None)
+
     def test_every_way_an_attempt_ends_is_told(self, play: Play) -> None:
         async def main() -> None:
             heard: list[str] = []
@@ -457,8 +484,8 @@ class TestSharing:
     def test_maps_that_share_a_limit_of_ones_own_wake_each_other(self, play: Play) -> None:
         async def main() -> None:
             weight = Weight(10)
-            long, short = Meter(lambda _: 10.0), Meter(lambda _: 1.0)
-            first = asyncio.ensure_future(amap(long, [10], limits=[weight]))
+            long, short = Meter(lambda item: 10.0 if item else 100.0), Meter(lambda _: 1.0)
+            first = asyncio.ensure_future(amap(long, [10, 0], limits=[weight]))
             await asyncio.sleep(1)
             await amap(short, [6, 7], limits=[weight])
             await first
@@ -619,6 +646,22 @@ class TestWithEverythingElse:
                 assert meter.running == 2
                 stream.max_concurrent_tasks = 20
                 assert len([item async for item in stream]) == 39
+
+        play(main)
+
+    def test_the_trouble_of_one_key_says_nothing_about_the_others(self, play: Play) -> None:
+        async def main() -> None:
+            adaptive = Adaptive(max=50, start=20)
+
+            async def work(item: int) -> None:
+                await asyncio.sleep(1)
+                if item % 2:
+                    raise ConnectionRefusedError
+
+            await amap(work, range(40), adaptive, limits=[PerKey(lambda item: item % 2)], on_error="return")
+            assert adaptive.limit >= 20
+            await amap(work, range(40), adaptive, on_error="return")
+            assert adaptive.limit < 20, "without a key it is a sign of overload"
 
         play(main)
 

@@ -142,6 +142,16 @@ def test_a_retry_that_is_due_goes_before_new_items_the_lowest_index_first(play: 
 
 
 @pytest.mark.usefixtures("no_jitter")
+def test_a_retry_that_is_due_goes_before_a_new_item_that_waits_for_a_limit(play: Play) -> None:
+    async def main() -> None:
+        flaky = Flaky(lambda item: item == 0)
+        await amap(flaky, range(3), 5, limits=[Rate(1, per=10)], retry=Retry(on=ConnectionError, base=3))
+        assert flaky.attempts == [(0, 0, 1), (10, 0, 2), (20, 1, 1), (30, 2, 1)]
+
+    play(main)
+
+
+@pytest.mark.usefixtures("no_jitter")
 def test_a_retry_starts_at_the_moment_it_is_due_if_a_slot_is_free(play: Play) -> None:
     async def main() -> None:
         flaky = Flaky(lambda item: item == 0, seconds=4)
@@ -381,6 +391,10 @@ def test_nothing_is_tried_again_once_the_run_is_stopped(play: Play) -> None:
         with pytest.raises(ValueError, match="0"):
             await amap(work, range(3), retry=Retry(on=ConnectionError))
         assert attempts == 3
+        stream = aimap(work, range(3), retry=Retry(on=ConnectionError))
+        with pytest.raises(ValueError, match="0"):
+            await anext(stream)
+        assert (stream.stats.failed, stream.stats.retrying) == (3, 0)
 
     play(main)
 

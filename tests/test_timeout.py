@@ -177,6 +177,27 @@ def test_a_run_that_is_cancelled_while_an_attempt_cleans_up_does_not_cancel_it_a
     play(main)
 
 
+def test_a_timeout_does_not_cancel_what_the_run_has_cancelled(play: Play) -> None:
+    async def main() -> None:
+        cleaned: list[float] = []
+
+        async def clean_up(_: int) -> None:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(5)
+                cleaned.append(now())
+
+        mapping = asyncio.ensure_future(amap(clean_up, [0], timeout=2))
+        await asyncio.sleep(1)
+        mapping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await mapping
+        assert cleaned == [6]
+
+    play(main)
+
+
 def test_an_outside_cancel_beside_the_timeout_is_not_taken_for_it(play: Play) -> None:
     """The item's own task is cancelled by somebody else at the very moment: its failure, and no timeout."""
 

@@ -103,8 +103,6 @@ class Attempts:
         when = self._second_chance(pending, failure, throttle)
         if when is not None:
             self.source.again(pending, when)
-            if when > self._run.now():
-                self._alarm.set(when)
             self._use_what_was_freed()
         return failure if when is None else None
 
