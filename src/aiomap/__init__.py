@@ -19,13 +19,20 @@ from aiomap.errors import (
     CallbackError,
     CostAboveRate,
     ItemCancelled,
+    JournalChanged,
+    JournalDamaged,
+    JournalError,
+    JournalLocked,
     MissingExtra,
+    RecordedFailure,
     Throttled,
     TooManyFailures,
+    UnrecordableResult,
 )
 
 if typing.TYPE_CHECKING:
     from aiomap._retry import Retry
+    from aiomap.journal import Journal
     from aiomap.limits.adaptive import Adaptive
     from aiomap.limits.limit import Limit
     from aiomap.limits.per_key import PerKey
@@ -40,18 +47,25 @@ __all__ = [
     "CostAboveRate",
     "Current",
     "ItemCancelled",
+    "Journal",
+    "JournalChanged",
+    "JournalDamaged",
+    "JournalError",
+    "JournalLocked",
     "Limit",
     "MissingExtra",
     "OnError",
     "Outcome",
     "PerKey",
     "Rate",
+    "RecordedFailure",
     "Retry",
     "Stats",
     "Stream",
     "Throttled",
     "Tolerate",
     "TooManyFailures",
+    "UnrecordableResult",
     "aimap",
     "amap",
     "aoutcomes",
@@ -61,8 +75,9 @@ __all__ = [
     "run",
 ]
 
-_POLICIES: typing.Final = {
+_LATER: typing.Final = {
     "Adaptive": "aiomap.limits.adaptive",
+    "Journal": "aiomap.journal",
     "Limit": "aiomap.limits.limit",
     "PerKey": "aiomap.limits.per_key",
     "Rate": "aiomap.limits.rate",
@@ -71,13 +86,13 @@ _POLICIES: typing.Final = {
 
 
 def __getattr__(name: str) -> typing.Any:
-    """Imports a policy on its first use (PEP 562): until then it costs nothing."""
-    if name not in _POLICIES:
+    """Imports what most runs do not need on its first use (PEP 562): until then it costs nothing."""
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    policy = globals()[name] = getattr(import_module(_POLICIES[name]), name)
-    return policy
+    thing = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return thing
 
 
 def __dir__() -> list[str]:

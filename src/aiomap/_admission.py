@@ -117,7 +117,7 @@ class Admission:
             for spare in self._spares:
                 most = min(most, max(1, spare(now)))
             ready = len(self._waiting.ready)
-            return min(most, ready + self._source.available(max(0, min(most - ready, self._room()))))
+            return min(most, ready + self._source.available(max(0, min(most - ready, self.room()))))
         except BaseException as error:
             self._run.source_failed(error)
             # What was taken before that may start, or has to be waited for.
@@ -377,7 +377,7 @@ class Admission:
             return "source"
         return "backoff" if self._waiting.retrying else "idle"
 
-    def _room(self) -> int:
+    def room(self) -> int:
         """How many more items may be taken from the input."""
         run, waiting = self._run, self._waiting
         room = self._lookahead - waiting.fresh
@@ -388,7 +388,7 @@ class Admission:
 
     def _pull(self) -> Pending | None:
         """Takes the next item from the input, if the window has room."""
-        if (self._keyed or self._run.outbox is not None) and self._room() <= 0:
+        if (self._keyed or self._run.outbox is not None) and self.room() <= 0:
             self.crowded = True
             return None
         taken = next(self._source.items, None)

@@ -11,12 +11,14 @@ import math
 import sys
 from collections.abc import AsyncIterable, Callable, Iterable
 from operator import index as as_integer
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 from aiomap._verdict import named, shortened
 
 if TYPE_CHECKING:
     from aiomap._retry import RetryPolicy
+    from aiomap.journal import Journal
     from aiomap.limits.adaptive import Adaptive
     from aiomap.limits.limit import Limit
 
@@ -26,6 +28,7 @@ __all__ = [
     "check_callback",
     "check_data",
     "check_function",
+    "check_journal",
     "check_limit",
     "check_limits",
     "check_queue_size",
@@ -171,6 +174,27 @@ def check_limits(limits: Any) -> tuple[Limit, ...]:
         if any(limit is other for other in checked[:number]):
             raise ValueError(f"limits must be different objects, got {shortened(limit)} twice: leave one out")
     return checked
+
+
+def check_journal(journal: Any, function: Callable[..., Any]) -> Journal | None:
+    """`journal`, for that function."""
+    if journal is None:
+        return None
+    from aiomap.journal import Journal
+    from aiomap.journal.fingerprint import has_source
+
+    if isinstance(journal, str | PathLike):
+        journal = Journal(cast("str | PathLike[str]", journal))
+    if not isinstance(journal, Journal):
+        rule = "journal must be None, the path of a file, or a Journal"
+        fix = ": write journal='run.db'" if isinstance(journal, bool) else ""
+        raise TypeError(f"{rule}, got {shortened(journal)} ({type(journal).__name__}){fix}")
+    if journal.version is None and not has_source(function):
+        raise ValueError(
+            f"the source of {named(function)} cannot be found, so a journal cannot tell whether it has changed: write "
+            f"Journal({fspath(journal.path)!r}, version=1), and another version when the function changes"
+        )
+    return journal
 
 
 def is_adaptive(limit: object) -> TypeGuard[Adaptive]:

@@ -38,6 +38,7 @@ from aiomap.errors import Throttled
 
 if TYPE_CHECKING:
     from aiomap._attempts import Attempts
+    from aiomap._recorder import Recorder
 
 __all__ = ["Engine"]
 
@@ -67,6 +68,7 @@ class Engine:
         outbox: Outbox | None = None,
         buffer: Callable[[int], int] = lambda _: sys.maxsize,
         policies: Policies | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.results: list[Any] = []
         self.holes = False  # a SKIP stands in the results
@@ -78,14 +80,13 @@ class Engine:
         self._isolate, self._observer, self.outbox, self._buffer = isolate, observer, outbox, buffer
         self.limit, self.capacity = limit, limit + buffer(limit)
         self._paused = self._cancelled = self._starting = False
-        self._policies, self._attempts = policies, cast("Attempts | None", None)
-        self._doors, self._slots = list[Door](), list[int]()
+        self._policies, self._attempts, self._recorder = policies, cast("Attempts | None", None), recorder
+        self._tally, self._doors, self._slots = Tally(), list[Door](), list[int]()
         self.workers: dict[asyncio.Task[None], Call] = {}
         self._feeder: asyncio.Task[None] | None = None
         self._ticker: Ticker | None = None
         self._fill_later: asyncio.Handle | None = None
         self.unstarted, self._outside_cancels, self._last = 0, 0, -1
-        self._tally = Tally()
 
     def start(self) -> None:
         """Opens the source and starts the first workers; what `iter(data)` raises leaves from here."""
@@ -102,7 +103,7 @@ class Engine:
                 source = AsyncSource(self._data, lambda: self.unstarted, self.fill, self.source_failed)
             else:
                 source = SyncSource(self._data, apart)
-            self._source = source
+            self._source = source if self._recorder is None else self._recorder.attach(self, source)
             if self._policies is not None:
                 self._engage(self._policies)
         except BaseException:
@@ -118,14 +119,8 @@ class Engine:
 
     def stats(self) -> Stats:
         """A snapshot; it looks at every running item."""
-        return self._tally.stats(
-            begun=self._begun(),
-            running=len(self.workers) - self.unstarted,
-            waiting=self._source.waiting,
-            retrying=self._source.retrying,
-            buffered=0 if self.outbox is None else self.outbox.held(),
-            now=self.now(),
-        )
+        recorded = 0 if self._recorder is None else self._recorder.recorded
+        return self._tally.stats(self, self._source, begun=self._begun(), recorded=recorded)
 
     def set_limit(self, limit: int) -> None:
         """Another number of slots; what runs goes on."""
@@ -189,8 +184,9 @@ class Engine:
 
     def _begun(self) -> int:
         """How many items run or have ended. The running ones know: nothing is counted per item."""
-        if self._attempts is not None:
-            return self._attempts.source.begun
+        counting = self._recorder if self._attempts is None else self._attempts.source
+        if counting is not None:
+            return counting.begun
         return 1 + max(self._last, max((call.index for call in self.workers.values()), default=-1))
 
     def _cancel_running(self) -> None:
@@ -227,17 +223,17 @@ class Engine:
             if wanted > _BATCH and not self._fill_later:
                 self._fill_later = self.loop.call_soon(self._go_on)
             free, room = free + live - len(self.workers), room + live - len(self.workers)
+            dry = source.ended and not source.waiting  # that question may have come upon the end of the input
             if attempts:
                 attempts.wait()
-                dry = source.ended and not source.waiting  # that question may have come upon the end of the input
         if self.outbox is not None:
             self.outbox.full = free > 0 and not dry and (attempts.source.crowded if attempts else room <= 0)
-            self.outbox.spare = sys.maxsize if attempts else self.capacity - len(self.workers)
+            self.outbox.spare = sys.maxsize if attempts else self.capacity - len(self.workers) - self.outbox.reserved
         full = self._paused or (self.outbox is not None and self.outbox.full)
         why_free = "idle" if dry or self.stopped else "consumer" if full else source.why
         over = not self.workers and self._feeder is None and (dry or self.stopped)
         self._tally.slot_time.book(self.now(), len(self.workers), 0 if over else max(0, free), why_free)
-        if over:
+        if over and (self._recorder is None or self._recorder.finish()):
             self._end()
 
     def _go_on(self) -> None:
@@ -335,11 +331,15 @@ class Engine:
             if known is None:  # it is tried again
                 return
             failure = known
+        call.item, call.elapsed = item, self.elapsed() - call.started
+        self.fail(call, failure)
+
+    def fail(self, call: Call, failure: BaseException) -> None:
+        """An item has failed for good."""
         self._tally.failed += 1
         if not isinstance(failure, Exception):
             self.stop(failure)
             return
-        call.item, call.elapsed = item, self.elapsed() - call.started
         verdict = self._verdicts.error(call, failure, lambda: 1 + self._begun() - len(self.workers) + self.unstarted)
         if isinstance(verdict, Halt):
             self.stop(verdict.error)
@@ -353,6 +353,8 @@ class Engine:
         self._source.shut = True  # for the workers that take their items straight from it
         self._attempts = Attempts(self, self._source, policies, begun=self._begun())
         self._source = self._attempts.source
+        if self._recorder is not None:
+            self._recorder.room = self._attempts.source.room
 
     def source_failed(self, error: BaseException) -> None:
         self._source.stop()

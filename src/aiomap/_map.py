@@ -18,6 +18,7 @@ from aiomap._arguments import (
     check_callback,
     check_data,
     check_function,
+    check_journal,
     check_limit,
     check_limits,
     check_queue_size,
@@ -29,7 +30,7 @@ from aiomap._arguments import (
 from aiomap._call import Call
 from aiomap._engine import Engine
 from aiomap._on_error import OnError, Tolerate, check_on_error, error_verdict
-from aiomap._outbox import Ordered, Outbox
+from aiomap._outbox import Durable, Ordered, Outbox
 from aiomap._outcome import SKIP, Observer, Outcome
 from aiomap._policies import Policies
 from aiomap._stream import Stream
@@ -37,10 +38,17 @@ from aiomap._verdict import Verdicts
 from aiomap.progress import progress_bar
 
 if TYPE_CHECKING:
+    from os import PathLike
+    from typing import TypeAlias
+
     from aiomap._policies import TenacityPolicyLike
+    from aiomap._recorder import Recorder
     from aiomap._retry import Retry
+    from aiomap.journal import Journal
     from aiomap.limits.adaptive import Adaptive
     from aiomap.limits.limit import Limit
+
+    JournalLike: TypeAlias = Journal | str | PathLike[str]
 
 __all__ = ["aimap", "amap", "aoutcomes", "run"]
 
@@ -63,6 +71,7 @@ def amap(
     timeout: float | None = None,
     retry: Retry | TenacityPolicyLike | None = None,
     limits: Iterable[Limit] = (),
+    journal: JournalLike | None = None,
     progress: bool = False,
     isolate: bool = False,
 ) -> Coroutine[Any, Any, list[R]]: ...
@@ -78,6 +87,7 @@ def amap(
     timeout: float | None = None,
     retry: Retry | TenacityPolicyLike | None = None,
     limits: Iterable[Limit] = (),
+    journal: JournalLike | None = None,
     progress: bool = False,
     isolate: bool = False,
 ) -> Coroutine[Any, Any, list[R | Exception]]: ...
@@ -92,6 +102,7 @@ def amap(
     timeout: float | None = None,
     retry: Retry | TenacityPolicyLike | None = None,
     limits: Iterable[Limit] = (),
+    journal: JournalLike | None = None,
     progress: bool = False,
     isolate: bool = False,
 ) -> Coroutine[Any, Any, list[Any]]:
@@ -115,6 +126,9 @@ def amap(
         `None`: only an item that raised `Throttled` is.
     limits: `Rate`, `PerKey` and limits of your own. An attempt starts when all allow it; an item that waits for one
         holds no slot. A limit that is given to several maps is shared by them.
+    journal: the path of a file that records what was completed, or a `Journal` with options. Call again with the same
+        journal, after a crash or with a longer input, and only what is missing runs; the result is that of an
+        undisturbed run. `callback` is not called for what an earlier run has recorded.
     isolate: gives each item a task of its own, for functions that keep something in their task. Context variables
         never leak from item to item, with or without it.
 
@@ -135,19 +149,22 @@ def amap(
     check_callback(callback)
     check_on_error(on_error)
     slots, policies = _policies(coroutine, max_concurrent_tasks, timeout, retry, limits, ahead)
+    verdicts = Verdicts(
+        value=None if callback is None else _calling(callback),
+        error=error_verdict(on_error, _length(data)),
+        fail_fast=on_error == "raise",
+    )
+    recorder, verdicts = _recorded(coroutine, check_journal(journal, coroutine), verdicts, recalled=None)
     engine = Engine(
         coroutine,
         data,
         slots,
-        Verdicts(
-            value=None if callback is None else _calling(callback),
-            error=error_verdict(on_error, _length(data)),
-            fail_fast=on_error == "raise",
-        ),
+        verdicts,
         copy_context(),
         isolate=isolate,
         observer=_observer(progress, data),
         policies=policies,
+        recorder=recorder,
     )
     return _collect(engine)
 
@@ -164,6 +181,7 @@ def aimap(
     timeout: float | None = None,
     retry: Retry | TenacityPolicyLike | None = None,
     limits: Iterable[Limit] = (),
+    journal: JournalLike | None = None,
     progress: bool = False,
     isolate: bool = False,
 ) -> Stream[R]: ...
@@ -179,6 +197,7 @@ def aimap(
     timeout: float | None = None,
     retry: Retry | TenacityPolicyLike | None = None,
     limits: Iterable[Limit] = (),
+    journal: JournalLike | None = None,
     progress: bool = False,
     isolate: bool = False,
 ) -> Stream[R | Exception]: ...
@@ -193,6 +212,7 @@ def aimap(
     timeout: float | None = None,
     retry: Retry | TenacityPolicyLike | None = None,
     limits: Iterable[Limit] = (),
+    journal: JournalLike | None = None,
     progress: bool = False,
     isolate: bool = False,
 ) -> Stream[Any]:
@@ -221,7 +241,10 @@ def aimap(
     verdicts = Verdicts(value=None, error=error_verdict(on_error, _length(data)), fail_fast=on_error == "raise")
     plan = _policies(coroutine, max_concurrent_tasks, timeout, retry, limits)
     adaptive = max_concurrent_tasks if is_adaptive(max_concurrent_tasks) else None
-    return _stream(coroutine, data, plan, adaptive, verdicts, ordered, buffer, progress, isolate)
+    kept = check_journal(journal, coroutine)
+    recorder, verdicts = _recorded(coroutine, kept, verdicts, recalled=None)
+    outbox = _outbox(ordered, kept)
+    return _stream(coroutine, data, plan, adaptive, verdicts, recorder, outbox, buffer, progress, isolate)
 
 
 def aoutcomes(
@@ -234,6 +257,7 @@ def aoutcomes(
     timeout: float | None = None,
     retry: Retry | TenacityPolicyLike | None = None,
     limits: Iterable[Limit] = (),
+    journal: JournalLike | None = None,
     progress: bool = False,
     isolate: bool = False,
 ) -> Stream[Outcome[T, R]]:
@@ -256,7 +280,10 @@ def aoutcomes(
     verdicts = Verdicts(value=_succeeded, error=_failed, fail_fast=False)
     plan = _policies(coroutine, max_concurrent_tasks, timeout, retry, limits)
     adaptive = max_concurrent_tasks if is_adaptive(max_concurrent_tasks) else None
-    return _stream(coroutine, data, plan, adaptive, verdicts, ordered, buffer, progress, isolate)
+    kept = check_journal(journal, coroutine)
+    recorder, verdicts = _recorded(coroutine, kept, verdicts, recalled=_succeeded)
+    outbox = _outbox(ordered, kept)
+    return _stream(coroutine, data, plan, adaptive, verdicts, recorder, outbox, buffer, progress, isolate)
 
 
 @overload
@@ -271,6 +298,7 @@ def run(
     timeout: float | None = None,
     retry: Retry | TenacityPolicyLike | None = None,
     limits: Iterable[Limit] = (),
+    journal: JournalLike | None = None,
     progress: bool = False,
     isolate: bool = False,
 ) -> list[R]: ...
@@ -286,6 +314,7 @@ def run(
     timeout: float | None = None,
     retry: Retry | TenacityPolicyLike | None = None,
     limits: Iterable[Limit] = (),
+    journal: JournalLike | None = None,
     progress: bool = False,
     isolate: bool = False,
 ) -> list[R | Exception]: ...
@@ -300,6 +329,7 @@ def run(
     timeout: float | None = None,
     retry: Retry | TenacityPolicyLike | None = None,
     limits: Iterable[Limit] = (),
+    journal: JournalLike | None = None,
     progress: bool = False,
     isolate: bool = False,
 ) -> list[Any]:
@@ -323,6 +353,7 @@ def run(
         timeout=timeout,
         retry=retry,
         limits=limits,
+        journal=journal,
         progress=progress,
         isolate=isolate,
     )
@@ -392,20 +423,41 @@ def _failed(call: Call, error: Exception, _: Callable[[], int]) -> Any:
     return outcome
 
 
+def _recorded(
+    function: Callable[..., Any],
+    journal: Journal | None,
+    verdicts: Verdicts,
+    *,
+    recalled: Callable[[Call, Any], Any] | None,
+) -> tuple[Recorder | None, Verdicts]:
+    """What records the outcomes, and the verdicts that go through it."""
+    if journal is None:
+        return None, verdicts
+    from aiomap._recorder import Recorder
+
+    recorder = Recorder(journal, function, value=verdicts.value, recalled=recalled, error=verdicts.error)
+    return recorder, Verdicts(value=recorder.succeeded, error=recorder.failed, fail_fast=verdicts.fail_fast)
+
+
+def _outbox(ordered: bool, journal: Journal | None) -> Outbox:
+    check_switch("ordered", ordered)
+    outbox = Ordered() if ordered else Outbox()
+    return outbox if journal is None or not journal.durable else Durable(outbox)
+
+
 def _stream(
     function: Callable[[Any], Awaitable[Any]],
     data: Iterable[Any] | AsyncIterable[Any],
     plan: tuple[int, Policies | None],
     adaptive: Adaptive | None,
     verdicts: Verdicts,
-    ordered: bool,
+    recorder: Recorder | None,
+    outbox: Outbox,
     buffer: int | None,
     progress: bool,
     isolate: bool,
 ) -> Stream[Any]:
-    check_switch("ordered", ordered)
     window = check_buffer(buffer)
-    outbox = Ordered() if ordered else Outbox()
     slots, policies = plan
     engine = Engine(
         function,
@@ -418,6 +470,7 @@ def _stream(
         outbox=outbox,
         buffer=_window if window is None else (lambda _: window),
         policies=policies,
+        recorder=recorder,
     )
     outbox.made_room = engine.fill
     return Stream(engine, outbox, adaptive)

@@ -1,7 +1,7 @@
 """Where a stream's results wait for their consumer.
 
 Invariant: `ready` holds what may be delivered, in the order of delivery; `held() <= spare`, unless a worker was told
-just now to stop. The two kinds differ in `put` alone.
+just now to stop. The kinds differ in when `put` makes a result ready.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from aiomap._outcome import SKIP
 
-__all__ = ["Ordered", "Outbox"]
+__all__ = ["Durable", "Ordered", "Outbox"]
 
 _NONE: Final = object()
 
@@ -25,11 +25,12 @@ class Outbox:
     delivery can make room (`full`). When it is, whoever takes something out calls `made_room`.
     """
 
-    __slots__ = ("_waiter", "full", "made_room", "ready", "spare")
+    __slots__ = ("_waiter", "full", "made_room", "ready", "reserved", "spare")
 
     def __init__(self) -> None:
         self.ready: deque[Any] = deque()
         self.spare = 0
+        self.reserved = 0
         self.full = False
         self.made_room: Callable[[], object] = lambda: None
         self._waiter: asyncio.Future[None] | None = None
@@ -42,9 +43,14 @@ class Outbox:
                 self.wake()
         return len(self.ready) > self.spare
 
+    def reserve(self, places: int) -> None:
+        """Keeps room for that many results, which are on their way without a worker; below 0 gives it back."""
+        self.reserved += places
+        self.spare -= places
+
     def held(self) -> int:
-        """How many results are there and not delivered."""
-        return len(self.ready)
+        """How many results are there and not delivered, or have a place reserved."""
+        return len(self.ready) + self.reserved
 
     def wake(self) -> None:
         """Makes the waiting consumer look again."""
@@ -108,5 +114,43 @@ class Ordered(Outbox):
             self.made_room()
 
     def held(self) -> int:
-        """How many results are there and not delivered."""
-        return len(self.ready) + len(self._early)
+        """How many results are there and not delivered, or have a place reserved."""
+        return len(self.ready) + len(self._early) + self.reserved
+
+
+class Durable(Outbox):
+    """Results that go on to another outbox, the one that orders them, only when the journal has them on the disk."""
+
+    __slots__ = ("_committed", "_inner", "_waiting", "recorded")
+
+    def __init__(self, inner: Outbox) -> None:
+        super().__init__()
+        self.ready = inner.ready
+        self._inner = inner
+        self.recorded = self._committed = 0  # rows of the journal so far, and those of them that are on the disk
+        self._waiting: deque[tuple[int, int, Any]] = deque()
+
+    def put(self, index: int, value: Any) -> bool:
+        """Takes the result of an item, which is in the row that was recorded last or in an earlier one."""
+        if self.recorded > self._committed:
+            self._waiting.append((self.recorded, index, value))
+        else:
+            self._pass_on(index, value)
+        return self.held() - self.reserved > self.spare
+
+    def release(self, committed: int) -> None:
+        """So many rows are on the disk now."""
+        self._committed = committed
+        while self._waiting and self._waiting[0][0] <= committed:
+            self._pass_on(*self._waiting.popleft()[1:])
+
+    def _pass_on(self, index: int, value: Any) -> None:
+        self._inner.put(index, value)
+        if self.ready:
+            self.wake()
+        if value is SKIP and self.full:
+            self.made_room()
+
+    def held(self) -> int:
+        """How many results are there and not delivered, or have a place reserved."""
+        return self._inner.held() + len(self._waiting) + self.reserved

@@ -76,7 +76,7 @@ class Outcome(Generic[T, R]):
 class Stats:
     """One consistent snapshot of a run.
 
-    `pulled` is the sum of `running`, `waiting`, `retrying`, `done`, `failed`, `skipped` and `cancelled`.
+    `pulled` is the sum of `running`, `waiting`, `retrying`, `done`, `failed`, `skipped`, `cancelled` and `recorded`.
 
     pulled: items taken from the input.
     running: attempts that run at this instant.
@@ -86,6 +86,7 @@ class Stats:
     failed: items that failed for good, whatever `on_error` made of them.
     skipped: items whose function returned SKIP.
     cancelled: items cut short because the run was stopped.
+    recorded: items that the journal has from an earlier run, whatever they came to; they are counted here alone.
     buffered: items that have ended and wait in the stream, to be taken or for their turn.
     slot_seconds: where the time of the slots went, in slot-seconds since the start. Keys: `function` (an attempt ran),
         `source` (free, the input had nothing), `limit`, `gate`, `backoff` (free, a policy said wait), `consumer` (free,
@@ -100,6 +101,7 @@ class Stats:
     failed: int
     skipped: int
     cancelled: int
+    recorded: int
     buffered: int
     slot_seconds: Mapping[str, float]
 

@@ -22,6 +22,7 @@ class Run(Protocol):
     now: Callable[[], float]
     began: float
     stopped: bool
+    error: BaseException | None  # what it will end with
     limit: int
     workers: dict[asyncio.Task[None], Call]
     unstarted: int  # workers that have not had their first step
@@ -35,6 +36,10 @@ class Run(Protocol):
 
     def stop(self, error: BaseException | None = None) -> None:
         """Ends it with this exception."""
+        ...
+
+    def place(self, index: int, value: Any) -> bool:
+        """Puts a value in an item's place; True when the window is full."""
         ...
 
     def source_failed(self, error: BaseException) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from aiomap._outcome import Stats
+from aiomap._run import Run
 from aiomap._slot_time import SlotTime
+from aiomap._source import Source
 
 __all__ = ["Tally"]
 
@@ -22,17 +24,19 @@ class Tally:
         self.failed = self.skipped = self.cut = 0
         self.slot_time: Final = SlotTime()
 
-    def stats(self, *, begun: int, running: int, waiting: int, retrying: int, buffered: int, now: float) -> Stats:
-        """A snapshot, given the items that run or have ended (`begun`) and those that are somewhere else."""
+    def stats(self, run: Run, source: Source, *, begun: int, recorded: int) -> Stats:
+        """A snapshot, given the counts of items that run or have ended, and of those that an earlier run recorded."""
+        running = len(run.workers) - run.unstarted
         return Stats(
-            pulled=begun + waiting + retrying,
+            pulled=begun + source.waiting + source.retrying + recorded,
             running=running,
-            waiting=waiting,
-            retrying=retrying,
+            waiting=source.waiting,
+            retrying=source.retrying,
             done=begun - running - self.failed - self.skipped - self.cut,
             failed=self.failed,
             skipped=self.skipped,
             cancelled=self.cut,
-            buffered=buffered,
-            slot_seconds=self.slot_time.until(now),
+            recorded=recorded,
+            buffered=0 if run.outbox is None else run.outbox.held() - run.outbox.reserved,
+            slot_seconds=self.slot_time.until(run.now()),
         )

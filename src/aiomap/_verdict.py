@@ -12,7 +12,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiomap._call import Call
-from aiomap.errors import CallbackError, ItemCancelled
+from aiomap.errors import CallbackError, ItemCancelled, UnrecordableResult
 
 __all__ = ["NOT_CALLED", "Halt", "Verdicts", "as_failure", "ends_the_program", "judged", "named", "shortened"]
 
@@ -61,6 +61,10 @@ if TYPE_CHECKING:
             """Puts a value in an item's place."""
             ...
 
+        def fail(self, call: Call, failure: BaseException) -> None:
+            """An item has failed for good, whatever it returned."""
+            ...
+
         def stop(self, error: BaseException) -> None:
             """Ends it with this exception."""
             ...
@@ -80,6 +84,9 @@ def judged(
         call.elapsed = run.elapsed() - call.started
         try:
             value = verdict(call, value)
+        except UnrecordableResult as error:
+            run.fail(call, error)
+            return False
         except Exception as error:
             broken = CallbackError("callback", index)
             broken.__cause__ = error

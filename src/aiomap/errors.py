@@ -17,9 +17,15 @@ __all__ = [
     "CallbackError",
     "CostAboveRate",
     "ItemCancelled",
+    "JournalChanged",
+    "JournalDamaged",
+    "JournalError",
+    "JournalLocked",
     "MissingExtra",
+    "RecordedFailure",
     "Throttled",
     "TooManyFailures",
+    "UnrecordableResult",
 ]
 
 # A date takes at most 33 characters. Beyond this it is no time, and not worth the reading.
@@ -195,6 +201,63 @@ def _unix_time(date: str) -> float | None:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except Exception:
         return None
+
+
+class UnrecordableResult(AiomapError, TypeError):
+    """The journal could not give this result back as it was. It is the item's failure, with the way out in the message.
+
+    index: the item's position in the input, from 0; reason: what is wrong with the result.
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(index, reason)
+        self.index = index
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the result of item {self.index} cannot be recorded: {self.reason}"
+
+
+class RecordedFailure(AiomapError):
+    """Stands for the exception of an item that failed in an earlier run, where the journal keeps failures.
+
+    kind: the name of the exception's type, as `module.Name`; message: its text, shortened.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"failed in an earlier run: {self.kind}: {self.message}"
+
+
+class JournalError(AiomapError):
+    """A journal cannot be used: it is not one, a newer aiomap made it, or the disk does not take or give the data.
+
+    path: the journal's file; reason: what is wrong, and what to do.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"journal {self.path}: {self.reason}"
+
+
+class JournalLocked(JournalError):
+    """Another run has the journal open; the message names it."""
+
+
+class JournalChanged(JournalError):
+    """The journal holds the results of another function, or of another version of it; the message has the ways out."""
+
+
+class JournalDamaged(JournalError):
+    """What the journal holds is not what was written. Nothing of it was used."""
 
 
 class TooManyFailures(AiomapError):

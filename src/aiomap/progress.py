@@ -69,7 +69,10 @@ class _Bar:
             self._bar = self._tqdm(total=self._total, file=sys.stderr, dynamic_ncols=True, mininterval=0)
         if stats.failed:
             self._bar.set_postfix_str(f"{stats.failed:,} failed", refresh=False)
-        self._bar.update(_ended(stats) - self._bar.n)
+        # What an earlier run has recorded is there, and says nothing about the speed of this one.
+        self._bar.n += stats.recorded - self._bar.initial
+        self._bar.initial = stats.recorded
+        self._bar.update(_ended(stats) + stats.recorded - self._bar.n)
 
     def close(self, stats: Stats) -> None:
         self.update(stats)
@@ -92,7 +95,8 @@ class _Lines:
         self._printed = time.monotonic()
         passed = self._printed - self._began
         ended = _ended(stats)
-        of = "" if self._total is None else f"/{self._total}"
+        of = "" if self._total is None else f"/{self._total - stats.recorded}"
         rate = f" per_second={ended / passed:.1f}" if passed else ""
-        sys.stderr.write(f"aiomap ended={ended}{of} failed={stats.failed} running={stats.running}{rate}\n")
+        recorded = f" recorded={stats.recorded}" if stats.recorded else ""
+        sys.stderr.write(f"aiomap ended={ended}{of} failed={stats.failed} running={stats.running}{recorded}{rate}\n")
         sys.stderr.flush()

@@ -1,0 +1,86 @@
+"""The rows of a journal, read by others than the run that writes them.
+
+Invariant: read only. A row whose checksum is wrong is never given out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from aiomap.errors import JournalDamaged, JournalError, RecordedFailure
+from aiomap.journal.file import identity_of, read_rows
+from aiomap.journal.rows import DONE, FAILED, SKIPPED, Row
+from aiomap.journal.serializers import Serializer, serializer
+
+__all__ = ["Record", "failure_of", "read_records", "value_of"]
+
+_STATES: Final[dict[int, Literal["done", "skipped", "failed"]]] = {DONE: "done", SKIPPED: "skipped", FAILED: "failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a journal holds of one item.
+
+    key: your own key, as JSON text cut to 1,000 characters; without one, the digest of the item, in hexadecimal.
+    occurrence: which of the items with that key it was, from 0.
+    index: where the item stood in the input of the run that recorded it, from 0.
+    state: `"done"`, `"skipped"` (the function returned SKIP) or `"failed"`.
+    value: what the function returned; `None` if it failed or was skipped.
+    error: type and message of its exception; `None` unless it failed.
+    attempts: how often the function was called for it in that run.
+    started: when its last attempt started, in seconds since 1970, by the clock of that machine.
+    elapsed: how many seconds that took.
+    """
+
+    key: str
+    occurrence: int
+    index: int
+    state: Literal["done", "skipped", "failed"]
+    value: Any
+    error: RecordedFailure | None
+    attempts: int
+    started: float
+    elapsed: float
+
+
+def read_records(path: str, wanted: str) -> Iterator[Record]:
+    """The latest record of each item, in the order in which they were recorded. `wanted` is the serializer's name."""
+    kept = identity_of(path)["serializer"]
+    if kept != wanted:
+        raise JournalError(
+            path, f"its results are kept as {kept}, not as {wanted}: write Journal.read(path, serializer={kept!r})"
+        )
+    values = serializer(wanted)
+    return (_record(row, path, values) for _, row in read_rows(path))
+
+
+def _record(row: Row, path: str, values: Serializer) -> Record:
+    key, occurrence, state, position, attempts, started, elapsed, label, body = row
+    return Record(
+        key.hex() if label is None else label,
+        occurrence,
+        position,
+        _STATES[state],
+        value_of(path, values, body) if state == DONE else None,
+        failure_of(body) if state == FAILED else None,
+        attempts,
+        started,
+        elapsed,
+    )
+
+
+def value_of(path: str, values: Serializer, body: bytes) -> Any:
+    """The result that a row's body holds."""
+    try:
+        return values.decode(body)
+    except Exception as error:
+        raise JournalDamaged(path, f"a recorded result cannot be read back ({error})") from error
+
+
+def failure_of(body: bytes) -> RecordedFailure:
+    """The failure that a row's body holds."""
+    told = json.loads(body)
+    return RecordedFailure(told["type"], told["message"])
