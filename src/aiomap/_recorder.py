@@ -317,8 +317,9 @@ class Recorder:
 
     def failed(self, call: Call, error: Exception, ended: Callable[[], int]) -> Any:
         """The verdict on an item that failed for good."""
-        # The end of a loop cancels everything: that says nothing about the item, which runs again.
-        if not isinstance(error, ItemCancelled):
+        # A run that is stopped tries nothing again, and the end of a loop cancels all tasks: then a failure says nothing
+        # for good about the item.
+        if not self._run.stopped and not isinstance(error, ItemCancelled):
             self._record(call, FAILED, _failure(error))
         return self._error(call, error, ended)
 

@@ -19,7 +19,7 @@ import stat
 import struct
 import time
 from binascii import unhexlify
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -77,6 +77,7 @@ _AGGREGATED: Final = ", ".join(
 
 _FAILED: Final = ord(str(FAILED))
 
+_SPARE: Final = 64 << 10  # bytes: with less, an error of the disk is that it is full
 _SHOWN: Final = 10  # findings of SQLite's own check
 _FEW: Final = 1000  # sittings that are looked for if their last one cannot be read
 
@@ -188,12 +189,15 @@ class JournalFile:
         """Ends the sitting with these counts, if given, and lets go of the file; a second time it does nothing."""
         connection = self._connection
         try:
-            if connection is not None and not self._broken and self._lock.held:
-                self._end(counts)
+            if counts is not None and self._begun and connection is not None and not self._broken and self._lock.held:
+                body = {"closes": self._begun, "at": time.time(), "counts": dict(counts)}
+                with self._writing():
+                    _add_sitting(connection, body)
         finally:
             self._connection = None
             if connection is not None:
-                with suppress(sqlite3.Error):  # it closes the file all the same
+                # It brings the log into the database too. If it cannot, for a reader or a full disk, the next one does.
+                with suppress(sqlite3.Error):
                     connection.close()
             self._lock.release()
 
@@ -228,15 +232,6 @@ class JournalFile:
             )
         self._lock.mark(self._last)
 
-    def _end(self, counts: Mapping[str, Any] | None) -> None:
-        if counts is not None and self._begun:
-            body = {"closes": self._begun, "at": time.time(), "counts": dict(counts)}
-            with self._writing() as connection:
-                _add_sitting(connection, body)
-        with _own_errors(self._path):
-            # With a reader in the way it leaves that to the next one who opens the file.
-            self._usable().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
     def _load(self, known: dict[bytes, int], ids: range, *, failures: bool) -> None:
         columns = self._usable().execute(_LOAD, (ids[0], ids[-1])).fetchall()[0]
         numbers, hexed, states, occurrences = (column or b"" for column in columns)
@@ -263,7 +258,7 @@ class JournalFile:
         return self._connection
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self) -> Generator[sqlite3.Connection]:
         """A transaction. After a failure there is no second try: a sync that failed once may succeed with data lost."""
         connection = self._usable()
         self._broken = True
@@ -372,7 +367,9 @@ def _copy(source: sqlite3.Connection, draft: str, opening: _Opening, marked: int
             with _transaction(target):
                 _insert(target, batch, rows + 1)
             rows += len(batch)
-        target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        target.execute(
+            "PRAGMA wal_checkpoint(TRUNCATE)"
+        ).fetchall()  # here, and not by `close`, which would hide errors
     finally:
         target.close()
     return rows
@@ -413,12 +410,12 @@ class _Losses:
         return tuple(self._sentences)
 
     @contextmanager
-    def noted(self, what: str) -> Iterator[None]:
+    def noted(self, what: str) -> Generator[None]:
         """An error of the database in here is a loss."""
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if _environment(error) is not None:
+            if not _is_loss(error):
                 raise
             self.add(f"{what} cannot be read ({error})")
 
@@ -475,30 +472,36 @@ def _each(
     ranges = [(low, high)]
     while ranges:
         low, high = ranges.pop()
-        if low > high:
-            continue
         try:
-            for number, *values in connection.execute(query, (low, high)):
-                if number < low:  # a damaged page can lead back to an earlier one
-                    continue
-                if number > low:
-                    yield low, number - 1, _MISSING
-                yield number, number, values
-                low = number + 1
+            for found in _range(connection, query, low, high):
+                yield found
+                low = found[1] + 1
         except sqlite3.DatabaseError as error:
-            if _environment(error) is not None:
+            if not _is_loss(error):
                 raise
             if low == high:
                 yield low, low, _UNREADABLE
-            middle = (low + high) // 2
-            ranges += [(middle + 1, high), (low, middle)] if low < high else []
-        else:
-            if low <= high:
-                yield low, high, _MISSING
+            elif low < high:
+                middle = (low + high) // 2
+                ranges += [(middle + 1, high), (low, middle)]
+
+
+def _range(
+    connection: sqlite3.Connection, query: str, low: int, high: int
+) -> Iterator[tuple[int, int, list[Any] | str]]:
+    for number, *values in connection.execute(query, (low, high)):
+        if number < low:  # a damaged page can lead back to an earlier one
+            continue
+        if number > low:
+            yield low, number - 1, _MISSING
+        yield number, number, values
+        low = number + 1
+    if low <= high:
+        yield low, high, _MISSING
 
 
 @contextmanager
-def _reading(path: str) -> Iterator[sqlite3.Connection]:
+def _reading(path: str) -> Generator[sqlite3.Connection]:
     """One state of the file, for reading alone; what goes wrong in here is a JournalError."""
     path = _own_name(path)
     _check_place(path, write=False)
@@ -610,7 +613,7 @@ def _page_bytes(connection: sqlite3.Connection) -> int:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def _transaction(connection: sqlite3.Connection) -> Generator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -653,7 +656,7 @@ def _sitting(number: int, values: _Values) -> dict[str, Any] | None:
     body, crc = values
     if not isinstance(body, bytes) or crc != _sitting_crc(number, body):
         return None
-    content: Any = json.loads(body)
+    content: dict[str, Any] | list[Any] | str | float | None = json.loads(body)
     return content if isinstance(content, dict) else None
 
 
@@ -680,17 +683,17 @@ def _last_opening(connection: sqlite3.Connection, path: str) -> _Opening | None:
 
 # id, occurrence, state, position, attempts, started, elapsed, and how long key and label are: so that no two rows
 # are one text.
-_HEAD: Final = struct.Struct(">qqqqqddqq")
+_HEAD: Final = struct.Struct(">qqqqqddqq").pack
 
 
 def _crc(number: int, row: Row) -> int:
     key, occurrence, state, position, attempts, started, elapsed, label, body = row
-    text = b"" if label is None else label.encode()
-    head = _HEAD.pack(
-        *(number, occurrence, state, position, attempts),
-        *(started + 0.0, elapsed + 0.0),  # SQLite knows no negative zero
-        *(len(key), -1 if label is None else len(text)),
-    )
+    # SQLite knows no negative zero.
+    times = started + 0.0, elapsed + 0.0
+    if label is None:
+        return crc32(body, crc32(_HEAD(number, occurrence, state, position, attempts, *times, len(key), -1) + key))
+    text = label.encode()
+    head = _HEAD(number, occurrence, state, position, attempts, *times, len(key), len(text))
     return crc32(body, crc32(head + key + text))
 
 
@@ -737,21 +740,25 @@ def _recall(connection: sqlite3.Connection, ids: Sequence[int], rows: dict[int, 
             return
         columns = connection.execute(f"SELECT {_AGGREGATED} {where}", ids).fetchall()[0]
         with suppress(ValueError):  # damage: the row that it is in stays out
-            _add_aggregated([(column or b"").split(b",") for column in columns], rows)
+            _add_aggregated(columns, rows)
     for number in ids:
         if number not in rows:
             _add_single(connection, number, rows)
 
 
-def _add_aggregated(columns: list[list[bytes]], rows: dict[int, Row]) -> None:
-    for number, key, occurrence, state, position, attempts, started, elapsed, label, body, crc in zip(
-        *columns, strict=True
-    ):
-        text = None if label == b"-" else unhexlify(label)
-        numbers = int(occurrence), int(state), int(position), int(attempts), float(started), float(elapsed)
-        row = _checked(int(number), (unhexlify(key), *numbers, text, unhexlify(body), int(crc)))
+_CONVERTED: Final[tuple[Callable[[bytes], Any], ...]] = (
+    *(int, unhexlify, int, int, int, int, float, float),
+    lambda label: None if label == b"-" else unhexlify(label),
+    *(unhexlify, int),
+)
+
+
+def _add_aggregated(columns: Sequence[bytes | None], rows: dict[int, Row]) -> None:
+    split = (map(convert, (column or b"").split(b",")) for convert, column in zip(_CONVERTED, columns, strict=True))
+    for number, *values in zip(*split, strict=True):
+        row = _checked(number, values)
         if row is not None:
-            rows[int(number)] = row
+            rows[number] = row
 
 
 def _add_single(connection: sqlite3.Connection, number: int, rows: dict[int, Row]) -> None:
@@ -773,11 +780,13 @@ def _note(known: dict[bytes, int], name: bytes, number: int, *, counts: bool) ->
 
 
 @contextmanager
-def _own_errors(path: str) -> Iterator[None]:
+def _own_errors(path: str) -> Generator[None]:
     try:
         yield
     except sqlite3.Error as error:
         reason = _environment(error)
+        if reason == _IO and _is_full(path):  # it grows a file beside the database by mapping it
+            reason = _FULL
         raise _damaged(path, str(error)) if reason is None else JournalError(path, reason) from error
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -786,13 +795,14 @@ def _own_errors(path: str) -> Iterator[None]:
 
 
 _FULL: Final = "the disk is full: free some space and run again; what was recorded is safe"
+_IO: Final = "the disk failed, so what it holds is in doubt: see the system's log, then run again"
 _REASONS: Final = {
     sqlite3.SQLITE_FULL: _FULL,
     sqlite3.SQLITE_READONLY: "it cannot be written: give this user write permission for it and its folder",
     sqlite3.SQLITE_PERM: "this user has no permission for it",
     sqlite3.SQLITE_AUTH: "this user has no permission for it",
     sqlite3.SQLITE_CANTOPEN: "it or a file beside it cannot be opened: this user needs permission for the folder too",
-    sqlite3.SQLITE_IOERR: "the disk failed, so what it holds is in doubt: see the system's log, then run again",
+    sqlite3.SQLITE_IOERR: _IO,
     sqlite3.SQLITE_PROTOCOL: "its file system does not lock as SQLite needs it: use a path on a local disk",
     sqlite3.SQLITE_BUSY: "another program has it locked: end that one, and run again",
     sqlite3.SQLITE_LOCKED: "another program has it locked: end that one, and run again",
@@ -808,6 +818,16 @@ def _environment(error: sqlite3.Error) -> str | None:
     if code is None:  # of the module, not of SQLite
         return str(error)
     return _REASONS.get(code & 0xFF)
+
+
+def _is_full(path: str) -> bool:
+    disk = os.statvfs(os.path.dirname(path) or ".")  # noqa: PTH120  (paths are text here)
+    return disk.f_bavail * disk.f_frsize < _SPARE
+
+
+def _is_loss(error: sqlite3.Error) -> bool:
+    """Whether it is for what stands there, or for a disk that does not give it back, and not for all of the file."""
+    return _environment(error) in {None, _IO}
 
 
 def _damaged(path: str, what: str) -> JournalDamaged:

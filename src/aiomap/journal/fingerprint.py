@@ -277,7 +277,7 @@ def _content(value: object) -> bytes:
         return value.encode("utf-8", "surrogatepass")
     if isinstance(value, bytes):
         return value
-    # A long integer has no decimal form.
+    # Python refuses to write a very long integer in decimal.
     return (f"{value:x}" if isinstance(value, int) else repr(value)).encode()
 
 
@@ -294,7 +294,7 @@ def _fields(node: ast.AST) -> list[tuple[str, Any]]:
 
 
 def _joined(values: list[ast.expr]) -> list[ast.expr]:
-    """The parts of an f-string, with its text in as few pieces as it can be: some Pythons add empty ones."""
+    """The parts of an f-string, with its text in as few pieces as it can be: some Pythons cut it, or add empty ones."""
     parts: list[ast.expr] = []
     for value in values:
         last = parts[-1] if parts else None
@@ -317,7 +317,7 @@ def _with_even_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _at_margin(docstring: str) -> str:
-    # As Python 3.13 compiles it. Not inspect.cleandoc, which is another on other Pythons.
+    # Much as Python 3.13 compiles it. Not inspect.cleandoc, which does otherwise on other Pythons.
     first, *rest = docstring.expandtabs().split("\n")
     margin = min((len(line) - len(line.lstrip(" ")) for line in rest if line.strip(" ")), default=0)
     return "\n".join([first.lstrip(" "), *(line[margin:].rstrip(" ") for line in rest)]).rstrip("\n")

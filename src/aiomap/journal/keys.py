@@ -53,7 +53,7 @@ def label_of(thing: object) -> str:
 def _text(thing: object) -> str:
     try:
         return str(thing) if type(thing) is int else _checked_text(thing)
-    except (Misfit, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a subclass of the user may raise anything
         raise Unencodable(_reason(thing, error)) from None
 
 
@@ -87,7 +87,7 @@ def _reason(thing: object, error: Exception) -> str:
 def _fault(place: str, thing: object) -> str | None:
     """What is wrong with an item at this place."""
     where = "" if place == "$" else f" at {place}"
-    if not isinstance(thing, _FORMS):
+    if not issubclass(type(thing), _FORMS):
         return f"{a_kind(thing)}{where} has no JSON form"
     trouble: Any = misfit_of(thing)
     return trouble and f"{trouble[0]}{where}, which JSON {trouble[1]}"

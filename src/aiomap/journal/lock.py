@@ -7,6 +7,7 @@ lock of their own.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -71,7 +72,7 @@ class FileLock:
             os.pwrite(self._descriptor, b"%0*d" % (_MARK, number), 0)
 
     def marked(self) -> int:
-        """The last committed row as noted, 0 if none is; read from the file, with or without the lock."""
+        """The last committed row as noted, 0 if none is; with or without the lock."""
         try:
             mark = self._read()[:_MARK]
         except OSError:
@@ -132,7 +133,7 @@ class FileLock:
 
 def _is_at(path: str, descriptor: int) -> bool:
     try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))  # noqa: PTH116  (paths are text here)
     except FileNotFoundError:
         return False
 
@@ -140,6 +141,8 @@ def _is_at(path: str, descriptor: int) -> bool:
 def _refusal(file: str, error: OSError) -> str:
     if os.path.islink(file):  # noqa: PTH114  (paths are text here)
         return f"{file} is a symbolic link, which is not followed: remove it"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "the disk is full: free some space and run again"
     return f"{file} cannot be locked ({error.strerror}): put the journal into a folder on a local disk that is writable"
 
 

@@ -41,6 +41,9 @@ _FLOAT: Final = frozenset({float})
 _ODD: Final = _FLOAT | {list, dict}
 _JSON: Final = _EASY | _ODD
 _CONTAINERS: Final = (dict, list)
+# To compare types with: checkers would narrow Any to dicts and lists of what they do not know.
+_DICT: Final[Any] = dict
+_LIST: Final[Any] = list
 
 # Two surrogates that were apart, and would be read as one character.
 _PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -225,11 +228,12 @@ def _floats_of(value: Any) -> list[float]:
 
 def _floats_of_flat(value: Any) -> list[float] | None:
     """The same, in half the time, for a list or dict that holds no other; `None` for all that is not as simple."""
-    if type(value) is dict:
+    members: Any
+    if type(value) is _DICT:
         if [1 for key in value if type(key) is not str]:
             raise Misfit
         members = value.values()
-    elif type(value) is list:
+    elif type(value) is _LIST:
         members = value
     else:
         raise Misfit
@@ -248,7 +252,7 @@ def unusual_by_level(value: Any, containers: tuple[type, ...]) -> Iterator[tuple
         keys: list[Any] = []
         members: list[Any] = []
         for holder in level:
-            if isinstance(holder, dict):
+            if isinstance(holder, _DICT):
                 keys += [key for key in holder if type(key) is not str]
                 members += [member for member in holder.values() if type(member) not in _EASY]
             else:
@@ -272,7 +276,7 @@ def _least_bytes(holder: Any, containers: tuple[type, ...], known: dict[int, int
     """How long the JSON is at least; each object is looked at once, however often it is written."""
     size = known.get(id(holder))
     if size is None:
-        members: Any = holder.values() if isinstance(holder, dict) else holder
+        members: Any = holder.values() if isinstance(holder, _DICT) else holder
         inner = [member for member in members if isinstance(member, containers)]
         size = len(holder) + sum([_least_bytes(member, containers, known) for member in inner])
         known[id(holder)] = size
@@ -289,7 +293,7 @@ def _with_exponents(floats: list[float]) -> list[float]:
 
 def _reason(value: object, error: Exception) -> str:
     reason = first_fault(value, _CONTAINERS, _fault)
-    return reason or f"{a_kind(value)} cannot be written as JSON ({shortened(error, 200)}): return less of it"
+    return reason or f"{a_kind(value)} cannot be written as JSON ({printable(str(error))}): return less of it"
 
 
 def first_fault(value: object, containers: tuple[type, ...], fault: Fault) -> str | None:
@@ -325,7 +329,7 @@ def _nesting_fault(place: str, thing: object, above: list[int]) -> str | None:
 
 
 def _with_places(place: str, holder: Any) -> Iterator[tuple[str, object]]:
-    if isinstance(holder, dict):
+    if isinstance(holder, _DICT):
         for key, member in holder.items():
             plain = isinstance(key, str) and key.isidentifier() and key.isprintable() and len(key) <= _LONGEST_STEP
             yield f"{place}.{key}" if plain else f"{place}[{shortened(key)}]", member
@@ -352,15 +356,15 @@ def misfit_of(thing: object) -> tuple[str, str, str] | None:
     if isinstance(thing, float) and not isfinite(thing):
         return "NaN" if isnan(thing) else "Infinity" if thing > 0 else "-Infinity", "does not have", "None in its place"
     if isinstance(thing, int) and _is_too_long(thing):
-        return "an int of too many digits", f"readers stop at {sys.get_int_max_str_digits():,} of", "hex() of it"
+        return f"an int of more than {sys.get_int_max_str_digits():,} digits", "readers refuse", "hex() of it"
     if isinstance(thing, str) and _PAIR.search(thing):
         return "a str with surrogates side by side", "gives back as one character", "the character itself"
-    if isinstance(thing, dict):
+    if isinstance(thing, _DICT):
         return _keys_misfit(thing)
     return None
 
 
-def _keys_misfit(thing: dict[Any, Any]) -> tuple[str, str, str] | None:
+def _keys_misfit(thing: Any) -> tuple[str, str, str] | None:
     for key in thing:
         trouble = misfit_of(key) if isinstance(key, str) else None
         if trouble:
@@ -387,7 +391,7 @@ def _foreign_fault(place: str, thing: object) -> str:
     what = f"{a_kind(thing)} at {place}"
     if type(thing) is tuple:
         return f"{what}, which JSON gives back as a list: return a list{_OR_PICKLE}"
-    plain = next((kind for kind in (str, int, float, dict, list, tuple) if isinstance(thing, kind)), None)
+    plain = next((kind for kind in (str, int, float, dict, list, tuple) if issubclass(type(thing), kind)), None)
     if plain is None:
         return f"{what}, which JSON does not have: return {_instead(thing)}{_OR_PICKLE}"
     back = "list" if plain is tuple else plain.__name__
