@@ -102,8 +102,8 @@ class Writer:
                 if not self._failed:
                     self._commit_once()
             finally:
-                self._file.close(None if self._failed else counts)
                 self._abandoned.detach()
+                self._file.close(None if self._failed else counts)
 
         closed = self.do(job)
         self._executor.shutdown(wait=False)
