@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aiomap import Tolerate, aimap, amap, aoutcomes, run
+from aiomap import Journal, Tolerate, aimap, amap, aoutcomes, run
 
 ALL_VERBS: list[Any] = [amap, aimap, aoutcomes, run]
 
@@ -195,6 +195,50 @@ def test_a_bad_buffer_is_refused(buffer: Any, kind: type[Exception]) -> None:
 def test_a_switch_takes_true_or_false_alone(name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=f"{name} must be True or False"):
         aimap(fetch, [], **{name: value})
+
+
+@pytest.mark.parametrize("verb", ALL_VERBS)
+@pytest.mark.parametrize(
+    ("journal", "kind", "hint"),
+    [
+        (True, TypeError, "got True .*: write journal='run.db'"),
+        (5, TypeError, "journal must be None, the path of a file, or a Journal, got 5"),
+        (b"run.db", TypeError, "journal must be None, the path of a file, or a Journal, got b'run.db'"),
+        ("", ValueError, "path of a journal must be .* to a file, got ''"),
+        (":memory:", ValueError, "got ':memory:': write journal='run.db'"),
+    ],
+)
+def test_a_bad_journal_is_refused_at_the_call(verb: Any, journal: object, kind: type[Exception], hint: str) -> None:
+    with pytest.raises(kind, match=hint):
+        verb(fetch, [], journal=journal)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "hint"),
+    [
+        ({"path": None}, TypeError, "the path of a journal must be a str or a Path, got None"),
+        ({"path": b"run.db"}, TypeError, "must be a str or a Path, got b'run.db'"),
+        ({"key": "id"}, TypeError, r"key must be None or a function of an item, got 'id': write key=lambda item"),
+        ({"key": fetch}, TypeError, "key must be a plain function of an item, but fetch is an async one"),
+        ({"version": 1.5}, TypeError, "version must be a str, an int or None, got 1.5"),
+        ({"version": True}, TypeError, "version must be a str, an int or None, got True"),
+        ({"serializer": "yaml"}, ValueError, 'serializer must be "json" or "pickle", got \'yaml\''),
+        ({"serializer": None}, TypeError, 'serializer must be "json" or "pickle", got None'),
+        ({"on_change": "ignore"}, ValueError, 'on_change must be "refuse", "reuse" or "rerun", got \'ignore\''),
+        ({"retry_failed": 1}, TypeError, "retry_failed must be True or False, got 1"),
+        ({"durable": "yes"}, TypeError, "durable must be True or False, got 'yes'"),
+    ],
+)
+def test_a_journal_checks_its_own_arguments(options: dict[str, Any], kind: type[Exception], hint: str) -> None:
+    with pytest.raises(kind, match=hint):
+        Journal(**{"path": "run.db", **options})
+
+
+def test_a_function_without_source_needs_a_version_for_a_journal() -> None:
+    blocking: Any = abs
+    with pytest.raises(ValueError, match=r"the source of .* cannot be found.*write Journal\('run.db', version=1\)"):
+        aimap(blocking, [1], journal="run.db")
+    aimap(blocking, [1], journal=Journal("run.db", version=1))
 
 
 def test_bad_arguments_are_refused_for_empty_input_too_and_pull_nothing() -> None:

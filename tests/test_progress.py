@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +83,31 @@ def test_without_a_terminal_a_line_comes_every_30_seconds(
     assert len(lines) == 4
     assert lines[0].startswith("aiomap ended=30 failed=0 running=1 per_second=")
     assert lines[-1] == "aiomap ended=100 failed=0 running=0 per_second=1.0"
+
+
+def test_what_an_earlier_run_has_recorded_says_nothing_about_speed_and_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def double(number: int) -> int:
+        await asyncio.sleep(0.01)
+        return 2 * number
+
+    asyncio.run(amap(double, range(90), journal=tmp_path / "run.db"))
+    asyncio.run(amap(double, range(100), journal=tmp_path / "run.db", progress=True))
+    assert "aiomap ended=10/10 failed=0 running=0 recorded=90 per_second=" in capsys.readouterr().err
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    asyncio.run(amap(double, range(101), 1, journal=tmp_path / "run.db", progress=True))
+    bar = shown.getvalue().rpartition("\r")[2]
+    assert "101/101" in bar
+    speed = re.search(r"([\d.]+) ?(it/s|s/it)", bar)
+    assert speed is not None
+    assert speed[2] == "s/it" or float(speed[1]) < 100, "one item ran, for a hundredth of a second at least"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def test_a_stream_has_a_bar_too_and_closing_it_early_ends_the_bar(capsys: pytest.CaptureFixture[str]) -> None:

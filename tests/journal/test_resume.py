@@ -562,3 +562,27 @@ def test_an_input_that_fails_leaves_what_was_completed(play: Play, path: Callabl
         assert work.new_calls() == sorted(range(20), key=str)
 
     play(main)
+
+
+@pytest.mark.parametrize("limits", [[], [Rate(1000)]])
+def test_at_every_moment_pulled_is_the_sum_of_the_states(
+    play: Play, path: Callable[[], Path], limits: list[Rate]
+) -> None:
+    async def main() -> None:
+        work, journal, pulled = Work(), path(), 0
+        await amap(work, range(0, 60, 2), journal=journal)
+
+        def numbers() -> Any:
+            nonlocal pulled
+            for pulled in range(1, 61):
+                yield pulled - 1
+
+        async with aimap(work, numbers(), 4, buffer=3, limits=limits, journal=journal) as stream:
+            async for _ in stream:
+                stats = stream.stats
+                states = stats.running + stats.waiting + stats.retrying + stats.done + stats.recorded
+                assert stats.pulled == states == pulled
+                await asyncio.sleep(0.03)
+        assert (stream.stats.recorded, stream.stats.done) == (30, 30)
+
+    play(main)

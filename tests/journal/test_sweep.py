@@ -85,7 +85,8 @@ class Case:
         journal = Journal(path, key=str, durable=self.durable)
         work, data = self.work(), self.data(items)
         if self.verb == "amap":
-            return await amap(work, data, self.limit, journal=journal, **self.policies)
+            results: list[Any] = await amap(work, data, self.limit, journal=journal, **self.policies)
+            return results
         stream: Any
         if self.verb == "outcomes":
             stream = aoutcomes(

@@ -5,9 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import assert_type
+from pathlib import Path
+from typing import Literal, assert_type
 
-from aiomap import SKIP, OnError, Outcome, Stats, Stream, Tolerate, aimap, amap, aoutcomes, in_process, in_thread, run
+from aiomap import (
+    SKIP,
+    Journal,
+    OnError,
+    Outcome,
+    RecordedFailure,
+    Stats,
+    Stream,
+    Tolerate,
+    aimap,
+    amap,
+    aoutcomes,
+    in_process,
+    in_thread,
+    run,
+)
 
 
 async def fetch(link: str) -> bytes:
@@ -65,6 +81,19 @@ async def streams() -> None:
             assert_type(outcome.item, str)
             assert_type(outcome.value, bytes | None)
             assert_type(outcome.error, Exception | None)
+
+
+async def journals() -> None:
+    assert_type(await amap(fetch, ["a"], journal="run.db"), list[bytes])
+    assert_type(await amap(fetch, ["a"], journal=Path("run.db"), on_error="return"), list[bytes | Exception])
+    assert_type(aimap(fetch, ["a"], journal=Journal("run.db", durable=True)), Stream[bytes])
+    for record in Journal.read("run.db"):
+        assert_type(record.state, Literal["done", "skipped", "failed"])
+        assert_type(record.error, RecordedFailure | None)
+    assert_type(Journal("run.db").check().problems, tuple[str, ...])
+    assert_type(Journal("run.db").repair(into="new.db").rows, int)
+    Journal("run.db", serializer="yaml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Journal("run.db", None)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def mistakes() -> None:

@@ -55,11 +55,10 @@ _BYTES: Final = (
     4 << 20
 )  # of labels and bodies that are aggregated at once; as hex and as a list they take ten times that
 
-_RANGE: Final = f"SELECT {_COLUMNS} FROM outcome WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608  (a constant)
-_SITTINGS: Final = "SELECT id, body, crc FROM sitting WHERE id BETWEEN ? AND ? ORDER BY id"
+_OUTCOMES: Final = f"SELECT {_COLUMNS} FROM outcome"  # noqa: S608  (a constant)
+_SITTINGS: Final = "SELECT id, body, crc FROM sitting"
 _LAST_OF_EACH: Final = (
-    f"SELECT {_COLUMNS} FROM outcome "  # noqa: S608  (the same)
-    "WHERE id IN (SELECT max(id) FROM outcome WHERE id >= ? GROUP BY key, occurrence) ORDER BY id"
+    f"{_OUTCOMES} WHERE id IN (SELECT max(id) FROM outcome WHERE id >= ? GROUP BY key, occurrence) ORDER BY id"
 )
 _LOAD: Final = (
     "SELECT group_concat(id), group_concat(hex(key), ''), group_concat(state, ''), group_concat(occurrence) "
@@ -438,7 +437,7 @@ def _whole_rows(connection: sqlite3.Connection, low: int, marked: int, losses: _
     bound = _page_bytes(connection) // _SMALLEST
     last = _highest(connection, "outcome", bound)
     high = max((marked or bound) if last is None else last, marked)
-    for start, end, values in _each(connection, _RANGE, low, high):
+    for start, end, values in _each(connection, _OUTCOMES, low, high):
         row = _checked(start, values) if isinstance(values, list) else None
         if row is not None:
             yield start, row
@@ -463,7 +462,7 @@ def _whole_sittings(connection: sqlite3.Connection, losses: _Losses) -> Iterator
 
 
 def _each(
-    connection: sqlite3.Connection, query: str, low: int, high: int
+    connection: sqlite3.Connection, table: str, low: int, high: int
 ) -> Iterator[tuple[int, int, list[Any] | str]]:
     """From `low` to `high`: what stands in each row, or what is wrong with it or with all of a range.
 
@@ -473,7 +472,7 @@ def _each(
     while ranges:
         low, high = ranges.pop()
         try:
-            for found in _range(connection, query, low, high):
+            for found in _range(connection, table, low, high):
                 yield found
                 low = found[1] + 1
         except sqlite3.DatabaseError as error:
@@ -487,9 +486,11 @@ def _each(
 
 
 def _range(
-    connection: sqlite3.Connection, query: str, low: int, high: int
+    connection: sqlite3.Connection, table: str, low: int, high: int
 ) -> Iterator[tuple[int, int, list[Any] | str]]:
-    for number, *values in connection.execute(query, (low, high)):
+    # For a single row no more than that: its page may be the last that can be read.
+    where = "id = ?" if low == high else f"id BETWEEN ? AND {high} ORDER BY id"
+    for number, *values in connection.execute(f"{table} WHERE {where}", (low,)):
         if number < low:  # a damaged page can lead back to an earlier one
             continue
         if number > low:
@@ -762,7 +763,7 @@ def _add_aggregated(columns: Sequence[bytes | None], rows: dict[int, Row]) -> No
 
 
 def _add_single(connection: sqlite3.Connection, number: int, rows: dict[int, Row]) -> None:
-    for _, *values in connection.execute(_RANGE, (number, number)).fetchall():
+    for _, *values in connection.execute(f"{_OUTCOMES} WHERE id = ?", (number,)).fetchall():
         row = _checked(number, values)
         if row is not None:
             rows[number] = row

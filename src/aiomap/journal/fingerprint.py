@@ -288,6 +288,9 @@ def _fields(node: ast.AST) -> list[tuple[str, Any]]:
     ]
     if isinstance(node, ast.JoinedStr):
         fields = [("values", _joined(node.values))]
+    elif isinstance(node, ast.FormattedValue) and isinstance(node.format_spec, ast.Constant):
+        # Python 3.13 leaves a format with a \N{...} in it so.
+        fields = [(name, ast.JoinedStr([value]) if name == "format_spec" else value) for name, value in fields]
     elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         fields = [(name, _with_even_docstring(value) if name == "body" else value) for name, value in fields]
     return [(name, value) for name, value in fields if value is not None and value != []]
