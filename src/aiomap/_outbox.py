@@ -146,8 +146,7 @@ class Durable(Outbox):
 
     def _pass_on(self, index: int, value: Any) -> None:
         self._inner.put(index, value)
-        if self.ready:
-            self.wake()
+        self.wake()
         if value is SKIP and self.full:
             self.made_room()
 
