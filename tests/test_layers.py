@@ -147,8 +147,8 @@ def test_the_engine_is_read_in_one_sitting() -> None:
 
 
 def test_the_package_needs_the_standard_library_alone() -> None:
-    """`import aiomap` works in an interpreter without site-packages, and loads nothing from elsewhere."""
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import aiomap; print(*sys.modules)"
+    """It and the journal work in an interpreter without site-packages, and load nothing from elsewhere."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import aiomap, aiomap._recorder; print(*sys.modules)"
     child = [sys.executable, "-I", "-S", "-c", code, str(SOURCE)]
     output = subprocess.run(child, capture_output=True, text=True, check=False)
     assert not output.stderr

@@ -44,7 +44,7 @@ class Case:
         self.durable = chance.random() < 0.3
         self.is_async = chance.random() < 0.3
         self.consumer = chance.choice((0, 0.05))
-        self.policies: dict[str, Any] = {"retry": Retry(ConnectionError, base=0.01)}
+        self.policies: dict[str, Any] = {"retry": Retry(ConnectionError, attempts=20, base=0.01, budget=None)}
         if chance.random() < 0.3:
             self.policies["limits"] = [Rate(5, 0.1), PerKey(lambda item: item[0], 1)]
         if "r" not in self.kinds.values() and chance.random() < 0.6:
@@ -62,11 +62,12 @@ class Case:
 
         async def work(item: str) -> Any:
             tried[item] += 1
+            fails = tried[item] % 2 == 1
             if self.times[item]:
                 await asyncio.sleep(self.times[item])
-            if self.kinds[item] == "r" and tried[item] % 2:
+            if self.kinds[item] == "r" and fails:
                 raise ConnectionError(item)
-            if self.kinds[item] == "t" and tried[item] % 2:
+            if self.kinds[item] == "t" and fails:
                 raise Throttled(0.02)
             self.executed.append(item)
             return SKIP if self.kinds[item] == "s" else self.value(item)
