@@ -109,7 +109,7 @@ PEERS = (
     ),
 )
 
-NOT_MAPS = ("aiohttp", "aiolimiter", "throttler")
+NOT_MAPS = ("aiohttp", "aiolimiter", "joblib", "msgspec", "throttler")
 
 CONTENDERS = {contender.name: contender for contender in (*OURS, *POLICIES, *BY_HAND, *PEERS)}
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import import_time
+import journal
 import loopback_http
 import many_sleepers
 import mapping
@@ -39,6 +40,8 @@ ROWS: dict[str, Callable[[Effort], Row]] = {
     "memory-ordered": stream_memory.ordered_memory,
     "memory-unordered": stream_memory.unordered_memory,
     "many-sleepers": many_sleepers.many_sleepers,
+    "journal-recording": journal.recording,
+    "journal-reopening": journal.reopening,
     "rate-accuracy": rate_accuracy.rate_accuracy,
     "loopback-http": loopback_http.loopback_http,
     "import-time": import_time.import_time,
@@ -61,8 +64,8 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure aiomap beside its peers; takes about 7 minutes.")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, a shorter long stream: about 3 minutes")
+    parser = argparse.ArgumentParser(description="Measure aiomap beside its peers; takes about 8 minutes.")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, a shorter long stream: about 4 minutes")
     parser.add_argument("--only", default="", metavar="WORD", help="only the rows with WORD in their name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every round to FILE")
     return parser.parse_args()

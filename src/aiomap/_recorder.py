@@ -317,8 +317,8 @@ class Recorder:
 
     def failed(self, call: Call, error: Exception, ended: Callable[[], int]) -> Any:
         """The verdict on an item that failed for good."""
-        # A run that is stopped tries nothing again, and the end of a loop cancels all tasks: then a failure says nothing
-        # for good about the item.
+        # A run that is stopped tries nothing again, and the end of a loop cancels all tasks: what fails then may well
+        # succeed the next time.
         if not self._run.stopped and not isinstance(error, ItemCancelled):
             self._record(call, FAILED, _failure(error))
         return self._error(call, error, ended)

@@ -74,7 +74,7 @@ class Journal:
     def __post_init__(self) -> None:
         _check_path(self.path)
         _check_key(self.key)
-        given: object = self.version
+        given = cast("object", self.version)
         if given is not None and (isinstance(given, bool) or not isinstance(given, str | int)):
             raise TypeError(f"version must be a str, an int or None, got {shortened(given)} ({type(given).__name__})")
         _check_choice("serializer", self.serializer, ("json", "pickle"))
@@ -134,9 +134,10 @@ class Journal:
 
 def _check_path(path: object) -> None:
     rule = "the path of a journal must be a str or a Path"
-    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(cast("os.PathLike[Any]", path)), str):
-        raise TypeError(f"{rule}, got {shortened(path)} ({type(path).__name__})")
-    if not os.fspath(cast("os.PathLike[str]", path)) or path == ":memory:":
+    name: object = os.fspath(cast("os.PathLike[str]", path)) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(name, str):
+        raise TypeError(f"{rule}, got {shortened(path)} ({type(cast('object', path)).__name__})")
+    if name in {"", ":memory:"}:
         raise ValueError(f"{rule} to a file, got {path!r}: write journal='run.db'")
 
 

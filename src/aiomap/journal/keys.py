@@ -6,12 +6,19 @@ have different keys. `1`, `1.0`, `True` and `"1"` are four things, a tuple and a
 
 from __future__ import annotations
 
-import json
 from hashlib import blake2b
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Final
 
-from aiomap.journal.serializers import Misfit, Unencodable, a_kind, first_fault, misfit_of, unusual_by_level
+from aiomap.journal.serializers import (
+    Misfit,
+    Unencodable,
+    a_kind,
+    first_fault,
+    misfit_of,
+    text_writer,
+    unusual_by_level,
+)
 
 __all__ = ["key_of", "label_of"]
 
@@ -21,9 +28,7 @@ _CONTAINERS: Final = (dict, list, tuple)
 _FORMS: Final = (str, int, float, type(None), *_CONTAINERS)
 _FIX: Final = "give Journal(path, key=...) a function that makes a str of it"
 
-_canonical: Final = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), allow_nan=False, check_circular=False
-).encode
+_canonical: Final = text_writer(ensure_ascii=True, sort_keys=True)
 
 
 def key_of(thing: object) -> bytes:

@@ -27,6 +27,7 @@ __all__ = [
     "first_fault",
     "misfit_of",
     "serializer",
+    "text_writer",
     "unusual_by_level",
 ]
 
@@ -37,8 +38,8 @@ _LONGEST_PLACE: Final = 200
 _LONGEST_STEP: Final = 80
 
 _EASY: Final = frozenset({type(None), bool, int, str})
-_FLOAT: Final = frozenset({float})
-_ODD: Final = _FLOAT | {list, dict}
+_STR: Final = frozenset({str})
+_ODD: Final = frozenset({float, list, dict})
 _JSON: Final = _EASY | _ODD
 _CONTAINERS: Final = (dict, list)
 # To compare types with: checkers would narrow Any to dicts and lists of what they do not know.
@@ -187,9 +188,27 @@ def _msgspec() -> ModuleType | None:
         return None
 
 
-_standard_text: Final = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
-).encode
+def text_writer(*, ensure_ascii: bool, sort_keys: bool) -> Callable[[Any], str]:
+    """What writes a value as compact JSON; ValueError for NaN. Circular structures are for the caller to find."""
+    encoder = json.JSONEncoder(
+        ensure_ascii=ensure_ascii,
+        sort_keys=sort_keys,
+        check_circular=False,
+        allow_nan=False,
+        separators=(",", ":"),
+    )
+    # An encoder makes what does the work anew for each value, which takes as long as a small value itself.
+    quoted = json.encoder.encode_basestring_ascii if ensure_ascii else json.encoder.encode_basestring
+    try:
+        make: Any = getattr(json.encoder, "c_make_encoder")  # noqa: B009  (no type checker knows it)
+        pieces: Any = make(None, encoder.default, quoted, None, ":", ",", sort_keys, False, False)
+        pieces({"a": [1.5]}, 0)
+    except Exception:  # another Python, whose own is another
+        return encoder.encode
+    return lambda value: quoted(value) if type(value) is str else "".join(pieces(value, 0))
+
+
+_standard_text: Final = text_writer(ensure_ascii=False, sort_keys=False)
 
 
 def _standard_bytes(value: object) -> bytes:
@@ -214,32 +233,32 @@ def _bounded(body: bytes) -> bytes:
 
 def _floats_of(value: Any) -> list[float]:
     """All the floats in it, which have to be looked at one by one; Misfit if something in it is not JSON's own."""
-    if type(value) is float:
-        return [value]
-    flat = _floats_of_flat(value)
-    if flat is not None:
-        return flat
+    floats: list[float] = []
+    unusual: list[Any] = [value]
+    for thing in unusual:  # it grows on the way
+        if type(thing) is float:
+            floats.append(thing)
+            continue
+        if type(thing) is _DICT:
+            if not _STR.issuperset(map(type, thing)):
+                raise Misfit
+            unusual += [member for member in thing.values() if type(member) not in _EASY]
+        elif type(thing) is _LIST:
+            unusual += [member for member in thing if type(member) not in _EASY]
+        else:
+            raise Misfit
+        if len(unusual) > _DEEPEST:  # only now it may be too deep, or endless
+            return _floats_of_large(value)
+    return floats
+
+
+def _floats_of_large(value: Any) -> list[float]:
     floats: list[float] = []
     for keys, members in unusual_by_level(value, _CONTAINERS):
         if keys or not _ODD.issuperset(map(type, members)):
             raise Misfit
         floats += [member for member in members if type(member) is float]
     return floats
-
-
-def _floats_of_flat(value: Any) -> list[float] | None:
-    """The same, in half the time, for a list or dict that holds no other; `None` for all that is not as simple."""
-    members: Any
-    if type(value) is _DICT:
-        if [1 for key in value if type(key) is not str]:
-            raise Misfit
-        members = value.values()
-    elif type(value) is _LIST:
-        members = value
-    else:
-        raise Misfit
-    rest = [member for member in members if type(member) not in _EASY]
-    return rest if _FLOAT.issuperset(map(type, rest)) else None
 
 
 def unusual_by_level(value: Any, containers: tuple[type, ...]) -> Iterator[tuple[list[Any], list[Any]]]:
