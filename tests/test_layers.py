@@ -25,6 +25,7 @@ LAYERS = {
     "progress": 7,
     "_attempts": 6,
     "_recorder": 6,
+    "_recalls": 5,
     "_blocking": 6,
     "_admission": 5,
     "_arguments": 5,

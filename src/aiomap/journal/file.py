@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeAlias, final
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, final
 from urllib.parse import quote
 from zlib import crc32
 
@@ -32,6 +32,8 @@ from aiomap.journal.lock import FileLock
 from aiomap.journal.rows import FAILED, Row
 
 __all__ = ["JournalFile", "Report", "check", "identity_of", "read_rows", "repair"]
+
+T = TypeVar("T")
 
 _APPLICATION: Final = 0x61696F6D  # "aiom"
 _VERSION: Final = 1
@@ -47,6 +49,11 @@ _WIDTH: Final = 11
 _SMALLEST: Final = 40  # bytes: no row takes less
 _KEY: Final = 16  # bytes
 
+_STRICT: Final = ("trusted_schema=OFF", "cell_size_check=ON", "synchronous=FULL", "fullfsync=ON")
+# For reading what is left: without the first, SQLite reads no file that has lost its end, and with the last, no page
+# with one bad row in it. Nothing is written over such a connection, and the checksums tell right from wrong.
+_TOLERANT: Final = ("writable_schema=ON", "trusted_schema=OFF", "cell_size_check=OFF")
+
 # Few sizes, because each is a statement that is compiled once and kept.
 _ROWS: Final = (2048, 256, 32, 4, 1)  # of an INSERT; 11 parameters each, of which SQLite takes 32,766 by default
 _IDS: Final = (8192, 1024, 128, 16, 1)  # of a SELECT
@@ -55,10 +62,8 @@ _BYTES: Final = (
     4 << 20
 )  # of labels and bodies that are aggregated at once; as hex and as a list they take ten times that
 
-_OUTCOMES: Final = f"SELECT {_COLUMNS} FROM outcome"  # noqa: S608  (a constant)
-_SITTINGS: Final = "SELECT id, body, crc FROM sitting"
 _LAST_OF_EACH: Final = (
-    f"{_OUTCOMES} WHERE id IN (SELECT max(id) FROM outcome WHERE id >= ? GROUP BY key, occurrence) ORDER BY id"
+    "SELECT * FROM outcome WHERE id IN (SELECT max(id) FROM outcome WHERE id >= ? GROUP BY key, occurrence) ORDER BY id"
 )
 _LOAD: Final = (
     "SELECT group_concat(id), group_concat(hex(key), ''), group_concat(state, ''), group_concat(occurrence) "
@@ -126,6 +131,11 @@ class JournalFile:
         self._broken = False
 
     @property
+    def path(self) -> str:
+        """Where it is."""
+        return self._path
+
+    @property
     def identity(self) -> dict[str, Any] | None:
         """What the last sitting was opened for; `None` in a new file."""
         return None if self._opening is None else self._opening.identity
@@ -167,7 +177,12 @@ class JournalFile:
     def append(self, rows: Sequence[Row]) -> int:
         """Commits the rows, all or none, and syncs them; returns the id of the last."""
         with self._writing() as connection:
-            _insert(connection, rows, self._last + 1)
+            try:
+                _insert(connection, rows, self._last + 1)
+            except (sqlite3.DataError, OverflowError) as error:
+                raise JournalError(
+                    self._path, "a result is larger than SQLite takes (1 GB): have the function write it elsewhere"
+                ) from error
         self._last += len(rows)
         self._lock.mark(self._last)
         return self._last
@@ -177,7 +192,7 @@ class JournalFile:
         rows: dict[int, Row] = {}
         connection = self._usable()
         with _own_errors(self._path):
-            for part in _cut(ids, _IDS):
+            for part in _cut(ids, _taken(connection, _IDS)):
                 _recall(connection, part, rows)
         for number in ids:
             if number not in rows:
@@ -202,13 +217,14 @@ class JournalFile:
 
     def _open(self) -> None:
         if not os.path.lexists(self._path):
+            self._lock.mark(0)  # it may be that of a journal that was deleted
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         unclean = _size(self._path + "-wal") > 0
         self._connection = connection = _connected(self._path, "mode=rw")
         if _is_empty(connection):
             _lay_out(connection, self._path)
             _sync_folder(self._path)
-            self._lock.mark(0)
+            self._compare_mark()
             return
         _check_kind(connection, self._path)
         if _schema(connection) != _SCHEMA:
@@ -294,10 +310,12 @@ def identity_of(path: str) -> dict[str, Any]:
 def check(path: str) -> Report:
     """Reads everything and says what is wrong. JournalError only for what is no journal or cannot be read at all."""
     marked = FileLock(_own_name(path)).marked()  # before the rest is looked at: a run may be on
-    with _reading(path) as connection:
-        if _is_empty(connection):
-            return Report(0, ())
+    with _reading(path, _TOLERANT) as connection:
         losses = _Losses()
+        if _is_empty(connection):
+            for number in range(1, marked + 1):
+                losses.add_row("row", number, "missing")
+            return Report(0, losses.sentences())
         with losses.noted("the tables"):
             if _schema(connection) != _SCHEMA:
                 losses.add("the tables are not those of a journal")
@@ -324,7 +342,7 @@ def repair(path: str, into: str) -> Report:
         _check_free(into)
         for lock in locks:
             lock.acquire()
-        with _reading(path) as source:
+        with _reading(path, _TOLERANT) as source:
             report = _saved(source, path, into, locks[0].marked())
         locks[1].mark(report.rows)
         return report
@@ -362,7 +380,7 @@ def _copy(source: sqlite3.Connection, draft: str, opening: _Opening, marked: int
         with _transaction(target):
             _add_sitting(target, _opening_body(opening.identity, 1))
         whole = _whole_rows(source, opening.first, marked, losses)
-        while batch := [row for _, row in islice(whole, _ROWS[1])]:
+        while batch := list(islice(whole, _ROWS[1])):
             with _transaction(target):
                 _insert(target, batch, rows + 1)
             rows += len(batch)
@@ -397,12 +415,13 @@ class _Losses:
         self._end_run()
         self._sentences += sentences
 
-    def add_rows(self, what: str, low: int, high: int, why: str) -> None:
-        if self._run and (self._run[0], self._run[2] + 1, self._run[3]) == (what, low, why):
-            low = self._run[1]
+    def add_row(self, what: str, number: int, why: str) -> None:
+        first = number
+        if self._run and (self._run[0], self._run[2] + 1, self._run[3]) == (what, number, why):
+            first = self._run[1]
         else:
             self._end_run()
-        self._run = what, low, high, why
+        self._run = what, first, number, why
 
     def sentences(self) -> tuple[str, ...]:
         self._end_run()
@@ -427,82 +446,81 @@ class _Losses:
         self._run = None
 
 
-_UNREADABLE: Final = "cannot be read"
-_MISSING: Final = "missing"
-_CHANGED: Final = "not as written"
-
-
-def _whole_rows(connection: sqlite3.Connection, low: int, marked: int, losses: _Losses) -> Iterator[tuple[int, Row]]:
+def _whole_rows(connection: sqlite3.Connection, low: int, marked: int, losses: _Losses) -> Iterator[Row]:
     """The rows from `low` on that are as they were written; what is lost is told."""
     bound = _page_bytes(connection) // _SMALLEST
     last = _highest(connection, "outcome", bound)
     high = max((marked or bound) if last is None else last, marked)
-    for start, end, values in _each(connection, _OUTCOMES, low, high):
-        row = _checked(start, values) if isinstance(values, list) else None
-        if row is not None:
-            yield start, row
-        elif isinstance(values, str):
-            losses.add_rows("row", start, end, values)
-        else:
-            losses.add_rows("row", start, start, _CHANGED)
-    strange = "SELECT count(*) FROM outcome WHERE id < 1 OR id > ?"
+    yield from _whole(connection, "outcome", _checked, range(low, high + 1), losses)
     with losses.noted("the last rows"):
+        strange = "SELECT count(*) FROM outcome WHERE id < 1 OR id > ?"
         if connection.execute(strange, (high,)).fetchall() != [(0,)]:
             losses.add("there are rows with numbers that no row was given")
 
 
 def _whole_sittings(connection: sqlite3.Connection, losses: _Losses) -> Iterator[dict[str, Any]]:
     last = _highest(connection, "sitting", _page_bytes(connection) // _SMALLEST)
-    for start, end, values in _each(connection, _SITTINGS, 1, _FEW if last is None else last):
-        body = _sitting(start, values) if isinstance(values, list) else None
-        if body is not None:
-            yield body
-        else:
-            losses.add_rows("sitting", start, end, values if isinstance(values, str) else _CHANGED)
+    yield from _whole(connection, "sitting", _sitting, range(1, 1 + (_FEW if last is None else last)), losses)
 
 
-def _each(
-    connection: sqlite3.Connection, table: str, low: int, high: int
-) -> Iterator[tuple[int, int, list[Any] | str]]:
-    """From `low` to `high`: what stands in each row, or what is wrong with it or with all of a range.
+def _whole(
+    connection: sqlite3.Connection,
+    table: str,
+    as_written: Callable[[int, _Values], T | None],
+    ids: range,
+    losses: _Losses,
+) -> Iterator[T]:
+    """What stands under these ids, without what is lost.
 
-    A page that cannot be read is closed in upon by halves; the rows before and behind it are there.
+    A walk ends at the first row that is not there, and goes on behind it: in a damaged tree a row that the walk misses,
+    or a page that it cannot read, may be one that hides others. So the row at which it ended is looked for by itself.
     """
-    ranges = [(low, high)]
-    while ranges:
-        low, high = ranges.pop()
-        try:
-            for found in _range(connection, table, low, high):
-                yield found
-                low = found[1] + 1
-        except sqlite3.DatabaseError as error:
-            if not _is_loss(error):
-                raise
-            if low == high:
-                yield low, low, _UNREADABLE
-            elif low < high:
-                middle = (low + high) // 2
-                ranges += [(middle + 1, high), (low, middle)]
+    low, last = ids.start, ids.stop - 1
+    while low <= last:
+        for found in _walk(connection, table, as_written, range(low, ids.stop)):
+            yield found
+            low += 1
+        if low <= last:
+            single, why = _single(connection, table, as_written, low)
+            if single is not None:
+                yield single
+            else:
+                losses.add_row("row" if table == "outcome" else table, low, why)
+            low += 1
 
 
-def _range(
-    connection: sqlite3.Connection, table: str, low: int, high: int
-) -> Iterator[tuple[int, int, list[Any] | str]]:
-    # For a single row no more than that: its page may be the last that can be read.
-    where = "id = ?" if low == high else f"id BETWEEN ? AND {high} ORDER BY id"
-    for number, *values in connection.execute(f"{table} WHERE {where}", (low,)):
-        if number < low:  # a damaged page can lead back to an earlier one
-            continue
-        if number > low:
-            yield low, number - 1, _MISSING
-        yield number, number, values
-        low = number + 1
-    if low <= high:
-        yield low, high, _MISSING
+def _walk(
+    connection: sqlite3.Connection, table: str, as_written: Callable[[int, _Values], T | None], ids: range
+) -> Iterator[T]:
+    query = f"SELECT * FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608  (a name of ours)
+    try:
+        for expected, (number, *values) in zip(ids, connection.execute(query, (ids[0], ids[-1])), strict=False):
+            found = as_written(number, values) if number == expected else None
+            if found is None:
+                return
+            yield found
+    except sqlite3.DatabaseError as error:
+        if not _is_loss(error):
+            raise
+
+
+def _single(
+    connection: sqlite3.Connection, table: str, as_written: Callable[[int, _Values], T | None], number: int
+) -> tuple[T | None, str]:
+    """The row, or why there is none. No more than it is read: its page may be the last that can be."""
+    try:
+        rows = connection.execute(f"SELECT * FROM {table} WHERE id = ?", (number,)).fetchall()  # noqa: S608
+    except sqlite3.DatabaseError as error:
+        if not _is_loss(error):
+            raise
+        return None, "cannot be read"
+    if not rows:
+        return None, "missing"
+    return as_written(number, rows[0][1:]), "not as written"
 
 
 @contextmanager
-def _reading(path: str) -> Generator[sqlite3.Connection]:
+def _reading(path: str, settings: Sequence[str] = _STRICT) -> Generator[sqlite3.Connection]:
     """One state of the file, for reading alone; what goes wrong in here is a JournalError."""
     path = _own_name(path)
     _check_place(path, write=False)
@@ -512,7 +530,7 @@ def _reading(path: str) -> Generator[sqlite3.Connection]:
     still = not os.path.exists(path + "-wal")  # noqa: PTH110  (paths are text here)
     try:
         with _own_errors(path):
-            connection = _connected(path, "mode=ro&immutable=1" if still else "mode=ro")
+            connection = _connected(path, "mode=ro&immutable=1" if still else "mode=ro", settings)
             try:
                 connection.execute("PRAGMA query_only=ON")
                 connection.execute("BEGIN")
@@ -527,7 +545,7 @@ def _reading(path: str) -> Generator[sqlite3.Connection]:
         raise
 
 
-def _connected(path: str, how: str) -> sqlite3.Connection:
+def _connected(path: str, how: str, settings: Sequence[str] = _STRICT) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"file:{quote(os.fsencode(os.path.abspath(path)))}?{how}",  # noqa: PTH100  (the same)
         uri=True,
@@ -536,7 +554,7 @@ def _connected(path: str, how: str) -> sqlite3.Connection:
     )
     try:
         connection.text_factory = bytes  # damaged text is for the checksum to find, not for the decoder
-        for setting in ("trusted_schema=OFF", "cell_size_check=ON", "synchronous=FULL", "fullfsync=ON"):
+        for setting in settings:
             connection.execute(f"PRAGMA {setting}")
     except BaseException:
         connection.close()
@@ -589,7 +607,8 @@ def _check_kind(connection: sqlite3.Connection, path: str) -> None:
 
 def _quick_check(connection: sqlite3.Connection, most: int) -> list[str]:
     """What SQLite finds, up to `most` sentences of it."""
-    found = [line.decode(errors="replace") for (line,) in connection.execute(f"PRAGMA quick_check({most})")]
+    lines = connection.execute(f"PRAGMA quick_check({most})").fetchall()
+    found = [" ".join(line.decode(errors="replace").split()) for (line,) in lines]
     return [] if found == ["ok"] else found
 
 
@@ -709,6 +728,12 @@ def _checked(number: int, values: _Values) -> Row | None:
         return None
 
 
+def _taken(connection: sqlite3.Connection, sizes: Iterable[int], width: int = 1) -> list[int]:
+    """The sizes whose parameters are not too many: an older SQLite takes 999."""
+    most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+    return [size for size in sizes if size * width <= most]
+
+
 def _cut(items: Sequence[Any], sizes: Iterable[int]) -> Iterator[Sequence[Any]]:
     start = 0
     for size in sizes:
@@ -718,9 +743,8 @@ def _cut(items: Sequence[Any], sizes: Iterable[int]) -> Iterator[Sequence[Any]]:
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[Row], first: int) -> None:
-    most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
     place = f"({', '.join('?' * _WIDTH)})"
-    for part in _cut(rows, [size for size in _ROWS if size * _WIDTH <= most]):
+    for part in _cut(rows, _taken(connection, _ROWS, _WIDTH)):
         values: list[Any] = []
         for number, row in enumerate(part, first):
             values += (number, *row, _crc(number, row))
@@ -763,7 +787,7 @@ def _add_aggregated(columns: Sequence[bytes | None], rows: dict[int, Row]) -> No
 
 
 def _add_single(connection: sqlite3.Connection, number: int, rows: dict[int, Row]) -> None:
-    for _, *values in connection.execute(f"{_OUTCOMES} WHERE id = ?", (number,)).fetchall():
+    for _, *values in connection.execute("SELECT * FROM outcome WHERE id = ?", (number,)).fetchall():
         row = _checked(number, values)
         if row is not None:
             rows[number] = row
@@ -807,7 +831,6 @@ _REASONS: Final = {
     sqlite3.SQLITE_PROTOCOL: "its file system does not lock as SQLite needs it: use a path on a local disk",
     sqlite3.SQLITE_BUSY: "another program has it locked: end that one, and run again",
     sqlite3.SQLITE_LOCKED: "another program has it locked: end that one, and run again",
-    sqlite3.SQLITE_TOOBIG: "a result is larger than SQLite takes (1 GB): have the function write it elsewhere",
     sqlite3.SQLITE_INTERRUPT: "it was interrupted",
     sqlite3.SQLITE_NOMEM: "there is not enough memory",
 }

@@ -134,9 +134,12 @@ class Journal:
 
 def _check_path(path: object) -> None:
     rule = "the path of a journal must be a str or a Path"
-    name: object = os.fspath(cast("os.PathLike[str]", path)) if isinstance(path, str | os.PathLike) else None
+    try:
+        name: object = os.fspath(cast("str", path))
+    except TypeError:
+        name = None
     if not isinstance(name, str):
-        raise TypeError(f"{rule}, got {shortened(path)} ({type(cast('object', path)).__name__})")
+        raise TypeError(f"{rule}, got {shortened(path)} ({type(path).__name__})")
     if name in {"", ":memory:"}:
         raise ValueError(f"{rule} to a file, got {path!r}: write journal='run.db'")
 

@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from aiomap._foreign import redacted
 from aiomap.errors import JournalDamaged, JournalError, RecordedFailure
 from aiomap.journal.file import identity_of, read_rows
 from aiomap.journal.rows import DONE, FAILED, SKIPPED, Row
 from aiomap.journal.serializers import Serializer, serializer
 
-__all__ = ["Record", "failure_of", "read_records", "value_of"]
+__all__ = ["Record", "failure_body", "failure_of", "read_records", "value_of"]
 
 _STATES: Final[dict[int, Literal["done", "skipped", "failed"]]] = {DONE: "done", SKIPPED: "skipped", FAILED: "failed"}
+
+
+_MESSAGE: Final = 2000  # characters of a failure's message that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,17 @@ def value_of(path: str, values: Serializer, body: bytes) -> Any:
         return values.decode(body)
     except Exception as error:
         raise JournalDamaged(path, f"a recorded result cannot be read back ({error})") from error
+
+
+def failure_body(error: Exception) -> bytes:
+    """A failure as a row's body: its type and its message, in which secrets are masked."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        message = str(error)
+    except Exception as broken:
+        message = f"(its text cannot be had: {type(broken).__name__})"
+    return json.dumps({"type": name, "message": redacted(message)[:_MESSAGE]}).encode()
 
 
 def failure_of(body: bytes) -> RecordedFailure:
