@@ -23,10 +23,12 @@ from aiomap.journal.rows import DONE, FAILED, Row
 from aiomap.journal.serializers import Serializer
 from aiomap.journal.writer import Writer
 
-__all__ = ["Recall", "Recalls"]
+__all__ = ["MOST_RECALLS", "Recall", "Recalls"]
 
-# Items whose results may be on their way at a time, and how many of them make a group.
-_MOST: Final = 1024
+MOST_RECALLS: Final = 1024
+"""Items whose results may be on their way at a time."""
+
+# How many of them make a group.
 _GROUP: Final = 512
 
 
@@ -58,17 +60,12 @@ class Recalls:
         error: Callable[[Call, Exception, Callable[[], int]], Any],
     ) -> None:
         self.asked = 0
-        self.waiting = 0  # of those, the ones that are not there yet
+        self.waiting = 0  # of those, the ones that are not there yet: at most MOST_RECALLS
         self.moved = 0  # items that stand at another place in the input than they did then
         self._run, self._writer, self._file, self._values = run, writer, file, values
         self._epoch, self._value, self._error = epoch, value, error
         self._group: list[Recall] = []
         self._sending: asyncio.Handle | None = None
-
-    @property
-    def full(self) -> bool:
-        """Whether no more should be asked for until some are there."""
-        return self.waiting >= _MOST
 
     def ask(self, recall: Recall) -> None:
         """Has the item's result read, and put into its place."""

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias, cast
 from aiomap._call import Call
 from aiomap._outbox import Durable
 from aiomap._outcome import SKIP
-from aiomap._recalls import Recall, Recalls
+from aiomap._recalls import MOST_RECALLS, Recall, Recalls
 from aiomap._run import Run
 from aiomap._source import Source
 from aiomap.errors import CallbackError, ItemCancelled, UnrecordableResult
@@ -75,6 +75,7 @@ class Recorder:
         self._path = os.fspath(journal.path)
         self._value, self._recalled, self._error = value, recalled, error
         self._values = serializer(journal.serializer)
+        self._encode = self._values.encode
         # For each key: the row of the first item with it (above 0), or how many more of it were pulled (0 or below).
         self._known: dict[bytes, int] = {}
         # How many more items may be on their way. In a run with policies it is theirs that counts.
@@ -162,7 +163,8 @@ class Recorder:
 
     def _find(self) -> bool:
         """Takes items from the input until one is not recorded, or no more may wait to be recalled."""
-        while not self._recalls.full and self.room() > 0:
+        recalls, is_listed = self._recalls, self._run.outbox is None
+        while recalls.waiting < MOST_RECALLS and (is_listed or self.room() > 0):
             taken = next(self._source.items, None)
             if taken is None:
                 return False
@@ -175,7 +177,7 @@ class Recorder:
                 self._names[taken[0]] = name
                 self._ahead.append(taken)
                 return True
-            self._recalls.ask(Recall(*taken, name[0], row))
+            recalls.ask(Recall(*taken, name[0], row))
         return False
 
     def _room(self) -> int:
@@ -219,14 +221,11 @@ class Recorder:
 
     def succeeded(self, call: Call, value: Any) -> Any:
         """The verdict on an item that succeeded. UnrecordableResult if the journal could not give its value back."""
-        if value is SKIP:
-            self._record(call, SKIPPED, b"")
-        else:
-            try:
-                body = self._values.encode(value)
-            except Unencodable as error:
-                raise UnrecordableResult(call.index, str(error)) from error
-            self._record(call, DONE, body)
+        try:
+            body = b"" if value is SKIP else self._encode(value)
+        except Unencodable as error:
+            raise UnrecordableResult(call.index, error.reason) from error
+        self._record(call, SKIPPED if value is SKIP else DONE, body)
         return value if self._value is None else self._value(call, value)
 
     def failed(self, call: Call, error: Exception, ended: Callable[[], int]) -> Any:
@@ -240,9 +239,11 @@ class Recorder:
         return self._error(call, error, ended)
 
     def _record(self, call: Call, state: int, body: bytes) -> None:
-        key, occurrence, label = self._names.pop(call.index)
+        index = call.index
+        attempts = 1 if call.pending is None else call.pending.calls
+        key, occurrence, label = self._names.pop(index)
         self._writer.record(
-            (key, occurrence, state, call.index, call.attempt, self._epoch + call.started, call.elapsed, label, body)
+            (key, occurrence, state, index, attempts, self._epoch + call.started, call.elapsed, label, body)
         )
         if self._durable is not None:
             self._durable.recorded = self._writer.recorded

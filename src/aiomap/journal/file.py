@@ -75,7 +75,8 @@ _AGGREGATED: Final = ", ".join(
     f"group_concat({column})"
     for column in (
         *("id", "hex(key)", "occurrence", "state", "position", "attempts"),
-        *("printf('%!.20g', started)", "printf('%!.20g', elapsed)", "coalesce(hex(label), '-')", "hex(body)", "crc"),
+        *("printf('%!.20g', started)", "printf('%!.20g', elapsed)"),
+        *("CASE WHEN label IS NULL THEN '-' ELSE hex(label) END", "hex(body)", "crc"),
     )
 )
 

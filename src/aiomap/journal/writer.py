@@ -50,6 +50,9 @@ class Writer:
         on_failure: Callable[[Exception], None],
     ) -> None:
         self.recorded = self.committed = 0  # rows given to `record`, and those of them that are on the disk
+        # Whether so much waits for the disk that nothing more should be started, until `on_commit` is called. It bounds
+        # what a crash can lose, however slow the disk.
+        self.behind = False
         self._loop, self._file = loop, file
         # The thread must not keep the run alive: then nobody could notice that it was abandoned.
         self._on_commit, self._on_failure = weakref.WeakMethod(on_commit), weakref.WeakMethod(on_failure)
@@ -57,7 +60,7 @@ class Writer:
         self._loop_thread = threading.get_ident()
         self._rows = deque[Row]()
         self._bytes = 0
-        self._since = 0.0  # when the oldest row that is not committed was recorded
+        self._since = 0.0  # when the item of the oldest row that is not committed ended
         self._idle = True  # no job will look at the rows that are appended now
         self._hurry = threading.Event()
         self._failed = False
@@ -69,30 +72,23 @@ class Writer:
         return self._loop.run_in_executor(self._executor, job)
 
     def record(self, row: Row) -> None:
-        """Puts a row into the queue."""
+        """Puts the row of an item that has just ended into the queue."""
         self._rows.append(row)
         self._bytes += len(row[-1])
         self.recorded += 1
+        ended = row[5] + row[6]
+        if self.recorded == self.committed + 1:
+            self._since = ended
         if self._idle:
             self._idle = False
-            self._since = self._loop.time()
             self._hurry.clear()
             # Whatever happens there is told to `on_failure`.
             _ = self._loop.run_in_executor(self._executor, self._commit)
         elif len(self._rows) == _ROWS:
             self._hurry.set()
-
-    @property
-    def behind(self) -> bool:
-        """Whether so much waits for the disk that nothing more should be started. `on_commit` tells when to ask again.
-
-        The number of rows that a crash can lose stays bounded by this, however slow the disk.
-        """
-        waiting = self.recorded - self.committed
-        if not waiting:
-            return False
-        late = self._loop.time() - self._since > _MOST_SECONDS
-        return late or waiting >= _MOST_ROWS or self._bytes >= _MOST_BYTES
+        late = ended - self._since > _MOST_SECONDS
+        if late or self.recorded - self.committed >= _MOST_ROWS or self._bytes >= _MOST_BYTES:
+            self.behind = True
 
     def close(self, counts: Mapping[str, Any] | None) -> asyncio.Future[None]:
         """Commits what is there and closes the file, in any case. `counts` say how the run ended, if it ever began."""
@@ -136,17 +132,19 @@ class Writer:
             except BaseException:
                 self._failed = True
                 raise
-            self._tell(self._take_note, len(rows), sum(len(row[-1]) for row in rows))
+            ended = rows[-1][5] + rows[-1][6]
+            self._tell(self._take_note, len(rows), sum(len(row[-1]) for row in rows), ended)
 
     def _tell(self, what: Callable[..., None], *arguments: object) -> None:
         """Calls it in the loop. A loop that is closed has nobody left to tell."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(what, *arguments)
 
-    def _take_note(self, rows: int, size: int) -> None:
+    def _take_note(self, rows: int, size: int, ended: float) -> None:
         self.committed += rows
         self._bytes -= size
-        self._since = self._loop.time()
+        self.behind = self.recorded - self.committed >= _MOST_ROWS or self._bytes >= _MOST_BYTES
+        self._since = ended  # the next row's item ended a little later
         on_commit = self._on_commit()
         if on_commit is not None:
             on_commit()
