@@ -37,7 +37,7 @@ class Recall(NamedTuple):
 
     position: int
     item: Any
-    key: bytes
+    name: tuple[bytes, int]  # key and occurrence, as the row has them
     row: int
 
 
@@ -107,7 +107,7 @@ class Recalls:
             run.stop(error)
             return
         for recall, (row, value) in zip(group, read.result(), strict=True):
-            if row[0] != recall.key:
+            if row[:2] != recall.name:
                 run.stop(JournalDamaged(self._file.path, f"row {recall.row} is not the one that was recorded there"))
                 return
             self.moved += row[3] != recall.position
@@ -131,5 +131,6 @@ class Recalls:
         call.pending = Pending(recall.position, recall.item)
         call.pending.calls = row[4]
         # Always before this run began, even if the clock was set back since.
-        call.started, call.elapsed = -max(self._epoch - row[5], row[6], 1e-6), row[6]
+        call.elapsed = row[6] / 1e6
+        call.started = -max(self._epoch - row[5] / 1e6, call.elapsed, 1e-6)
         return call

@@ -177,7 +177,7 @@ class Recorder:
                 self._names[taken[0]] = name
                 self._ahead.append(taken)
                 return True
-            recalls.ask(Recall(*taken, name[0], row))
+            recalls.ask(Recall(*taken, name[:2], row))
         return False
 
     def _room(self) -> int:
@@ -241,10 +241,9 @@ class Recorder:
     def _record(self, call: Call, state: int, body: bytes) -> None:
         index = call.index
         attempts = 1 if call.pending is None else call.pending.calls
+        started, elapsed = int((self._epoch + call.started) * 1e6), int(call.elapsed * 1e6)
         key, occurrence, label = self._names.pop(index)
-        self._writer.record(
-            (key, occurrence, state, index, attempts, self._epoch + call.started, call.elapsed, label, body)
-        )
+        self._writer.record((key, occurrence, state, index, attempts, started, elapsed, label, body))
         if self._durable is not None:
             self._durable.recorded = self._writer.recorded
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast, final
 from aiomap._verdict import named, shortened
 
 if TYPE_CHECKING:
-    from aiomap.journal.file import Report
     from aiomap.journal.record import Record
+    from aiomap.journal.salvage import Report
 
 __all__ = ["Journal"]
 
@@ -115,7 +115,7 @@ class Journal:
         Returns a `Report` with `ok`, `rows` (how many are there) and `problems` (a sentence for each). It raises
         `JournalError` only if the file cannot be read as a journal at all.
         """
-        from aiomap.journal.file import check
+        from aiomap.journal.salvage import check
 
         return check(os.fspath(self.path))
 
@@ -126,7 +126,7 @@ class Journal:
 
         Returns a `Report`: how many rows are in the new file, and what was left out. Their items run again.
         """
-        from aiomap.journal.file import repair
+        from aiomap.journal.salvage import repair
 
         _check_path(into)
         return repair(os.fspath(self.path), os.fspath(into))

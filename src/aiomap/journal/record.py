@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from aiomap._foreign import redacted
 from aiomap.errors import JournalDamaged, JournalError, RecordedFailure
-from aiomap.journal.file import identity_of, read_rows
+from aiomap.journal.reading import identity_of, read_rows
 from aiomap.journal.rows import DONE, FAILED, SKIPPED, Row
 from aiomap.journal.serializers import Serializer, serializer
 
@@ -71,8 +71,8 @@ def _record(row: Row, path: str, values: Serializer) -> Record:
         value_of(path, values, body) if state == DONE else None,
         failure_of(body) if state == FAILED else None,
         attempts,
-        started,
-        elapsed,
+        started / 1e6,
+        elapsed / 1e6,
     )
 
 

@@ -30,10 +30,10 @@ T = TypeVar("T")
 _COMMIT: Final = 0.1
 _ROWS: Final = 512
 
-# More than this must not be waiting for the disk: rows, bytes, and seconds since the oldest of them.
+# More than this must not be waiting for the disk: rows, bytes, and the time from the oldest of them to the newest.
 _MOST_ROWS: Final = 10_000
 _MOST_BYTES: Final = 16 * 2**20
-_MOST_SECONDS: Final = 1.0
+_MOST_MICROSECONDS: Final = 1_000_000
 
 
 class Writer:
@@ -60,7 +60,7 @@ class Writer:
         self._loop_thread = threading.get_ident()
         self._rows = deque[Row]()
         self._bytes = 0
-        self._since = 0.0  # when the item of the oldest row that is not committed ended
+        self._since = 0  # when the item of the oldest row that is not committed ended
         self._idle = True  # no job will look at the rows that are appended now
         self._hurry = threading.Event()
         self._failed = False
@@ -86,7 +86,7 @@ class Writer:
             _ = self._loop.run_in_executor(self._executor, self._commit)
         elif len(self._rows) == _ROWS:
             self._hurry.set()
-        late = ended - self._since > _MOST_SECONDS
+        late = ended - self._since > _MOST_MICROSECONDS
         if late or self.recorded - self.committed >= _MOST_ROWS or self._bytes >= _MOST_BYTES:
             self.behind = True
 
@@ -140,7 +140,7 @@ class Writer:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(what, *arguments)
 
-    def _take_note(self, rows: int, size: int, ended: float) -> None:
+    def _take_note(self, rows: int, size: int, ended: int) -> None:
         self.committed += rows
         self._bytes -= size
         self.behind = self.recorded - self.committed >= _MOST_ROWS or self._bytes >= _MOST_BYTES
