@@ -6,8 +6,9 @@ On asyncio's own loop, since a simulated one runs no threads.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,30 @@ def test_512_results_are_committed_at_once(tmp_path: Path, monkeypatch: pytest.M
         return item
 
     assert len(asyncio.run(amap(work, range(601), journal=path))) == 601
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_what_is_recorded_comes_back_while_others_are_being_recorded(tmp_path: Path, ordered: bool) -> None:
+    came_back = False
+
+    async def work(item: str) -> str:
+        return item
+
+    def items() -> Iterator[str]:
+        for number in itertools.count():
+            yield "recorded" if number == 3000 else f"new {number}"
+            if came_back:
+                return
+            assert number < 60_000, "it waits for ever behind the commits"
+
+    async def main() -> None:
+        nonlocal came_back
+        await amap(work, ["recorded"], journal=tmp_path / "run.db")
+        async with aimap(work, items(), ordered=ordered, journal=tmp_path / "run.db") as stream:
+            async for result in stream:
+                came_back = came_back or result == "recorded"
+
+    asyncio.run(main())
 
 
 def test_a_few_results_are_committed_soon(tmp_path: Path) -> None:

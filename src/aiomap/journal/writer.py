@@ -11,6 +11,7 @@ leaves one waiting for ever, and on a simulated loop (which runs executors' jobs
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections import deque
@@ -19,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+from aiomap.errors import JournalError
 from aiomap.journal.file import JournalFile
 from aiomap.journal.rows import Row
 
@@ -57,7 +59,7 @@ class Writer:
         # The thread must not keep the run alive: then nobody could notice that it was abandoned.
         self._on_commit, self._on_failure = weakref.WeakMethod(on_commit), weakref.WeakMethod(on_failure)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="aiomap.journal")
-        self._loop_thread = threading.get_ident()
+        self._loop_thread, self._pid = threading.get_ident(), os.getpid()
         self._rows = deque[Row]()
         self._bytes = 0
         self._since = 0  # when the item of the oldest row that is not committed ended
@@ -67,7 +69,11 @@ class Writer:
         self._abandoned = weakref.finalize(self, file.close, None)
 
     def do(self, job: Callable[[], T]) -> asyncio.Future[T]:
-        """Has the thread do something else, after all that was recorded."""
+        """Has the thread do something else, after all that was recorded by now."""
+        if os.getpid() != self._pid:  # a fork does not copy the thread
+            refused: asyncio.Future[T] = self._loop.create_future()
+            refused.set_exception(JournalError(self._file.path, "a forked child has no part in the run of its parent"))
+            return refused
         self._hurry.set()
         return self._loop.run_in_executor(self._executor, job)
 
@@ -123,6 +129,9 @@ class Writer:
             if not self._rows:
                 return
             self._idle = False
+            with suppress(RuntimeError):  # it takes no more jobs: then none is waiting for this one to end
+                self._executor.submit(self._commit)
+                return
 
     def _commit_once(self) -> None:
         rows = [self._rows.popleft() for _ in range(len(self._rows))]

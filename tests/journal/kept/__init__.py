@@ -1,0 +1,1 @@
+"""Journals that earlier versions made, which every later one must be able to continue."""
