@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, Final, Protocol, final
+from weakref import WeakKeyDictionary, WeakSet
 
 from aiomap._pending import Pending
 
-__all__ = ["Call", "Current", "calls", "current"]
+__all__ = ["Call", "Current", "current", "register"]
 
 
 class Call:
@@ -37,8 +38,18 @@ class Call:
         return 1 if self.pending is None else self.pending.calls
 
 
-calls: Final[dict[asyncio.Task[Any], Call]] = {}
-"""Which item a task runs, over all maps."""
+class Workers(Protocol):
+    """A run, as far as it matters here."""
+
+    workers: dict[asyncio.Task[None], Call]
+
+
+_runs: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[Workers]]] = WeakKeyDictionary()
+
+
+def register(loop: asyncio.AbstractEventLoop, run: Workers) -> None:
+    """Lets `current` find the workers of this run, for as long as it and its loop are alive."""
+    _runs.setdefault(loop, WeakSet()).add(run)
 
 
 @final
@@ -71,9 +82,11 @@ def current() -> Current:
     """
     try:
         task = asyncio.current_task()
+        runs = _runs.get(asyncio.get_running_loop(), ())
     except RuntimeError:  # no loop runs here
-        task = None
-    call = None if task is None else calls.get(task)
-    if call is None:
-        raise LookupError("current() was called outside of a function that aiomap runs, or in a task that it started")
-    return Current(call.index, call.attempt, call.slot)
+        task, runs = None, ()
+    for run in runs:
+        call = None if task is None else run.workers.get(task)
+        if call is not None:
+            return Current(call.index, call.attempt, call.slot)
+    raise LookupError("current() was called outside of a function that aiomap runs, or in a task that it started")

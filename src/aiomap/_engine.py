@@ -23,7 +23,7 @@ from itertools import islice
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from aiomap._call import Call, calls
+from aiomap._call import Call, register
 from aiomap._context import root
 from aiomap._door import Door
 from aiomap._outbox import Outbox
@@ -100,21 +100,22 @@ class Engine:
         source: AsyncSource[Any] | SyncSource[Any]
         try:
             if isinstance(self._data, AsyncIterable):
-                source = AsyncSource(self._data, lambda: self.unstarted, self.fill, self.source_failed)
+                source = AsyncSource(self._data, self._waited_for, self.fill, self.source_failed)
             else:
                 source = SyncSource(self._data, apart)
             self._source = source if self._recorder is None else self._recorder.attach(self, source)
             if self._policies is not None:
                 self._engage(self._policies)
+            if self._observer is not None:
+                self._ticker = Ticker(self.loop, self.now, self._observer, self.stats)
         except BaseException:
-            self.ended = True
+            self._end()
             raise
+        register(self.loop, self)
         if isinstance(source, AsyncSource):
             self._feeder = source.task = self._task(self._feed(source), apart)
             self._feeder.add_done_callback(self._feeder_gone)
         self.started = True
-        if self._observer is not None:
-            self._ticker = Ticker(self.loop, self.now, self._observer, self.stats)
         self.fill()
 
     def stats(self) -> Stats:
@@ -177,10 +178,6 @@ class Engine:
                 self.cancel()
         if cancelled is not None and not ends_the_program(self.error):
             raise cancelled
-
-    def elapsed(self) -> float:
-        """Seconds since the start."""
-        return self.now() - self.began
 
     def _begun(self) -> int:
         """How many items run or have ended. The running ones know: nothing is counted per item."""
@@ -246,7 +243,7 @@ class Engine:
         call = Call(heappop(self._slots) if self._slots else len(self.workers))
         self.unstarted += 1
         call.task = task = self._task(self._work(call, context), context)
-        self.workers[task] = calls[task] = call
+        self.workers[task] = call
         task.add_done_callback(self._gone)
 
     def _task(self, coroutine: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
@@ -331,7 +328,7 @@ class Engine:
             if known is None:  # it is tried again
                 return
             failure = known
-        call.item, call.elapsed = item, self.elapsed() - call.started
+        call.item, call.elapsed = item, self.now() - self.began - call.started
         self.fail(call, failure)
 
     def fail(self, call: Call, failure: BaseException) -> None:
@@ -363,6 +360,9 @@ class Engine:
         elif self.error is None:
             self.error = error
 
+    def _waited_for(self) -> int:
+        return self.unstarted if self._recorder is None else max(0, self.unstarted - self._recorder.ahead)
+
     async def _feed(self, source: AsyncSource[Any]) -> None:
         if self._starting:
             await _next_turn()
@@ -375,7 +375,7 @@ class Engine:
 
     def _leave(self, call: Call) -> None:
         self._last = max(self._last, call.index)
-        del self.workers[call.task], calls[call.task]
+        del self.workers[call.task]
         heappush(self._slots, call.slot)
         try:
             self.fill()

@@ -145,9 +145,10 @@ class Durable(Outbox):
             self._pass_on(*self._waiting.popleft()[1:])
 
     def _pass_on(self, index: int, value: Any) -> None:
+        held = self._inner.held()
         self._inner.put(index, value)
         self.wake()
-        if value is SKIP and self.full:
+        if self.full and self._inner.held() <= held:  # it is left out, or one that waited for it is
             self.made_room()
 
     def held(self) -> int:

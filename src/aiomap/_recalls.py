@@ -12,13 +12,12 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from aiomap._call import Call
-from aiomap._outcome import SKIP
 from aiomap._pending import Pending
 from aiomap._run import Run
 from aiomap._verdict import Halt
 from aiomap.errors import JournalDamaged
 from aiomap.journal.file import JournalFile
-from aiomap.journal.record import failure_of, value_of
+from aiomap.journal.record import outcome_of
 from aiomap.journal.rows import DONE, FAILED, Row
 from aiomap.journal.serializers import Serializer
 from aiomap.journal.writer import Writer
@@ -65,7 +64,7 @@ class Recalls:
         self._run, self._writer, self._file, self._values = run, writer, file, values
         self._epoch, self._value, self._error = epoch, value, error
         self._group: list[Recall] = []
-        self._sending: asyncio.Handle | None = None
+        self._sending = False  # `send` will be called in the next turn of the loop
 
     def ask(self, recall: Recall) -> None:
         """Has the item's result read, and put into its place."""
@@ -79,21 +78,21 @@ class Recalls:
         self._group.append(recall)
         if len(self._group) == _GROUP:
             self.send()
-        elif self._sending is None:
-            self._sending = run.loop.call_soon(self.send)
+        elif not self._sending:
+            self._sending = True
+            run.loop.call_soon(self.send)
 
     def send(self) -> None:
         """Has the group that there is read now."""
-        if self._sending is None:
+        self._sending = False
+        if not self._group:
             return
-        self._sending.cancel()
-        self._sending = None
         group, self._group = self._group, []
         file, values, ids = self._file, self._values, [recall.row for recall in group]
 
         def read() -> list[tuple[Row, Any]]:
             rows = file.recall(ids)
-            return [(row, value_of(file.path, values, row[-1]) if row[2] == DONE else SKIP) for row in rows]
+            return [(row, outcome_of(file.path, values, row)) for row in rows]
 
         self._writer.do(read).add_done_callback(lambda read: self._arrived(group, read))
 
@@ -116,7 +115,7 @@ class Recalls:
 
     def _deliver(self, recall: Recall, row: Row, value: Any) -> None:
         if row[2] == FAILED:
-            value = self._error(self._call(recall, row), failure_of(row[-1]), lambda: self.asked)
+            value = self._error(self._call(recall, row), value, lambda: self.asked)
             if isinstance(value, Halt):
                 self._run.stop(value.error)
                 return

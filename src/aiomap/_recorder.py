@@ -20,6 +20,7 @@ from aiomap._outcome import SKIP
 from aiomap._recalls import MOST_RECALLS, Recall, Recalls
 from aiomap._run import Run
 from aiomap._source import Source
+from aiomap._verdict import Refused
 from aiomap.errors import CallbackError, ItemCancelled, UnrecordableResult
 from aiomap.journal import Journal
 from aiomap.journal.file import JournalFile
@@ -28,7 +29,7 @@ from aiomap.journal.keys import key_of, label_of
 from aiomap.journal.opening import open_for
 from aiomap.journal.record import failure_body
 from aiomap.journal.rows import DONE, FAILED, SKIPPED
-from aiomap.journal.serializers import Unencodable, serializer
+from aiomap.journal.serializers import LongText, Unencodable, serializer
 from aiomap.journal.writer import Writer
 
 __all__ = ["Recorder"]
@@ -82,11 +83,11 @@ class Recorder:
         self.room: Callable[[], int] = self._room
         self._names: dict[int, _Name] = {}  # of items that were pulled and have not ended
         self._ahead: list[tuple[int, Any]] = []  # at most one
-        self._opened = self._held_back = self._closing = self._closed = self._cut_short = False
+        self._opening = self._opened = self._held_back = self._closing = self._closed = self._cut_short = False
         self._earlier = 0  # results that were recorded before
 
     def attach(self, run: Run, source: Source) -> Source:
-        """Stands before the source of that run, which has just begun; the journal is opened meanwhile."""
+        """Stands before the source of that run, which has just begun. Who asks for the first item opens the journal."""
         self._run, self._source = run, source
         self._epoch = time.time() - (run.now() - run.began)
         self._durable = run.outbox if isinstance(run.outbox, Durable) else None
@@ -95,12 +96,16 @@ class Recorder:
         self._recalls = Recalls(
             run, self._writer, file, self._values, epoch=self._epoch, value=self._recalled, error=self._error
         )
-        journal, identity = self._journal, self._identity
-        opened = self._writer.do(lambda: open_for(file, journal, identity, lambda: run.stopped))
-        opened.add_done_callback(self._open)
+        self._file = file
         return self
 
-    def _open(self, opened: asyncio.Future[dict[bytes, int]]) -> None:
+    def _open(self) -> None:
+        self._opening = True
+        file, journal, identity, run = self._file, self._journal, self._identity, self._run
+        opened = self._writer.do(lambda: open_for(file, journal, identity, lambda: run.stopped))
+        opened.add_done_callback(self._now_open)
+
+    def _now_open(self, opened: asyncio.Future[dict[bytes, int]]) -> None:
         error = opened.exception()
         if error is not None:
             self._run.stop(error)
@@ -123,7 +128,12 @@ class Recorder:
     @property
     def waiting(self) -> int:
         """Items taken from the input and not handed to a worker yet."""
-        return self._source.waiting + len(self._ahead)
+        return self._source.waiting + self.ahead
+
+    @property
+    def ahead(self) -> int:
+        """Of those, the ones that are known not to be recorded."""
+        return len(self._ahead)
 
     def stop(self) -> None:
         """Takes nothing more from the input."""
@@ -143,12 +153,16 @@ class Recorder:
             return min(most, 1 + self._source.available(max(0, most - 1)))
         except BaseException as error:
             self._run.source_failed(error)
-            return 0 if self._run.stopped else self.available(most)
+            return 0
 
     def more(self) -> bool:
         """Whether there is an item to run."""
-        self._held_back = self._opened and self._writer.behind
-        if self._held_back or not self._opened:
+        if not self._opened:
+            if not self._opening:
+                self._open()
+            return False
+        self._held_back = self._writer.behind
+        if self._held_back:
             return False
         return bool(self._ahead) or self._find()
 
@@ -220,11 +234,13 @@ class Recorder:
         return TypeError(f"the journal cannot know {whose} again: {error}")
 
     def succeeded(self, call: Call, value: Any) -> Any:
-        """The verdict on an item that succeeded. UnrecordableResult if the journal could not give its value back."""
+        """The verdict on an item that succeeded: it has failed if the journal could not give its value back."""
         try:
             body = b"" if value is SKIP else self._encode(value)
         except Unencodable as error:
-            raise UnrecordableResult(call.index, error.reason) from error
+            failure = UnrecordableResult(call.index, error.reason)
+            failure.__cause__ = error
+            raise Refused(failure) from None
         self._record(call, SKIPPED if value is SKIP else DONE, body)
         return value if self._value is None else self._value(call, value)
 
@@ -236,9 +252,9 @@ class Recorder:
             del self._names[call.index]
         else:
             self._record(call, FAILED, failure_body(error))
-        return self._error(call, error, ended)
+        return self._error(call, error, lambda: self.recorded + ended())
 
-    def _record(self, call: Call, state: int, body: bytes) -> None:
+    def _record(self, call: Call, state: int, body: bytes | LongText) -> None:
         index = call.index
         attempts = 1 if call.pending is None else call.pending.calls
         started, elapsed = int((self._epoch + call.started) * 1e6), int(call.elapsed * 1e6)
@@ -261,7 +277,7 @@ class Recorder:
         if not self._closing:
             self._closing = True
             self._recalls.send()
-            self._writer.close(self._counts() if self._opened else None).add_done_callback(self._close)
+            self._writer.close(self._counts()).add_done_callback(self._close)
         return self._closed
 
     def _close(self, closed: asyncio.Future[None]) -> None:
@@ -271,17 +287,17 @@ class Recorder:
             self._run.stop(error)
             if self._run.error is not error:  # something else went wrong before, and is what the caller gets
                 _log.error("%s", error)
-        elif self._opened:
+        else:
             self._report()
         self._run.fill()
 
     def _counts(self) -> dict[str, int]:
         """How the items of this run and the rows of the journal fit."""
-        whole = self._source.ended and not self._cut_short and self._run.error is None
+        whole = not self._cut_short and not self._source.waiting and self._run.error is None
         return {
             "recalled": self.recorded,
             "moved": self._recalls.moved,
-            "started": self.begun,
+            "recorded": self._writer.recorded,
             "missing": self._earlier - self.recorded if whole else 0,
         }
 
@@ -296,9 +312,9 @@ class Recorder:
             )
         if self._earlier:
             _log.info(
-                "%s: %d results were recorded already (%d of them stood at another place in the input), %d items ran",
+                "%s: %d results were recorded already, %d of them from another place in the input; %d are new",
                 self._path,
                 told["recalled"],
                 told["moved"],
-                told["started"],
+                told["recorded"],
             )

@@ -12,9 +12,19 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiomap._call import Call
-from aiomap.errors import CallbackError, ItemCancelled, UnrecordableResult
+from aiomap.errors import CallbackError, ItemCancelled
 
-__all__ = ["NOT_CALLED", "Halt", "Verdicts", "as_failure", "ends_the_program", "judged", "named", "shortened"]
+__all__ = [
+    "NOT_CALLED",
+    "Halt",
+    "Refused",
+    "Verdicts",
+    "as_failure",
+    "ends_the_program",
+    "judged",
+    "named",
+    "shortened",
+]
 
 NOT_CALLED: Final = object()
 """Stands for the awaitable of a call that raised before it returned one."""
@@ -26,6 +36,13 @@ class Halt:
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
+
+
+class Refused(Exception):
+    """Raised by a verdict on a success: the item has failed all the same."""
+
+    def __init__(self, failure: Exception) -> None:
+        self.failure = failure
 
 
 class Verdicts:
@@ -53,9 +70,8 @@ if TYPE_CHECKING:
     class Run(Protocol):
         """What a verdict needs of the run that it is passed in."""
 
-        def elapsed(self) -> float:
-            """Seconds since its start."""
-            ...
+        now: Callable[[], float]
+        began: float
 
         def place(self, index: int, value: Any) -> bool:
             """Puts a value in an item's place."""
@@ -74,18 +90,19 @@ def judged(
     verdict: Callable[[Call, Any], Any], call: Call, function: Callable[[Any], Awaitable[Any]], run: Run
 ) -> tuple[Callable[[Any], Awaitable[Any]], Callable[[int, Any], bool]]:
     """A worker's function and place for results, when a verdict is to look at every success; they fill in `call`."""
+    now, began = run.now, run.began
 
     def noting(item: Any) -> Awaitable[Any]:
         call.item = item
-        call.started = run.elapsed()
+        call.started = now() - began
         return function(item)
 
     def judging(index: int, value: Any) -> bool:
-        call.elapsed = run.elapsed() - call.started
+        call.elapsed = now() - began - call.started
         try:
             value = verdict(call, value)
-        except UnrecordableResult as error:
-            run.fail(call, error)
+        except Refused as refused:
+            run.fail(call, refused.failure)
             return False
         except Exception as error:
             broken = CallbackError("callback", index)

@@ -136,6 +136,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self._callbacks_since_step = 0
         self._main_ended = False
+        self._starts: WeakKeyDictionary[Executor, float] = WeakKeyDictionary()
         self._numbers: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
         self._tasks_seen = 0
         self._history = hashlib.blake2b(digest_size=8)
@@ -216,14 +217,15 @@ class SimLoop(asyncio.BaseEventLoop):
         return self._introduce(super().create_task(coroutine, **options), named=options.get("name") is not None)
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
-        """Call the function on the loop a little later, in an empty context; `executor` is not used.
+        """Call the function on the loop a little later, in an empty context; `executor` is only asked who it is.
 
         As with a thread, a cancel does not stop it. If it blocks until the loop moves, it blocks for ever.
         """
-        del executor
         future: asyncio.Future[T] = self.create_future()
-        delay = self._random() * _EXECUTOR_DELAY if self._random else 0.0
-        self.call_later(delay, self._run_as_thread, future, lambda: func(*args), context=Context())
+        when = self.time() + (self._random() * _EXECUTOR_DELAY if self._random else 0.0)
+        if executor is not None:  # as with a pool of threads, no job starts before one that it was given earlier
+            when = self._starts[executor] = max(when, math.nextafter(self._starts.get(executor, 0.0), math.inf))
+        self.call_at(when, self._run_as_thread, future, lambda: func(*args), context=Context())
         return future
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:

@@ -186,7 +186,7 @@ def test_the_input_may_be_reordered_grow_and_shrink(
         assert work.new_calls() == ["e"]
         shrunk, told = (record.getMessage() for record in caplog.records)
         assert "1 of its 4 results are of items that are not in the input any more; they are kept" in shrunk
-        assert "3 results were recorded already (3 of them stood at another place in the input), 1 items ran" in told
+        assert "3 results were recorded already, 3 of them from another place in the input; 1 are new" in told
         assert await amap(work, ["d"], journal=journal) == ["<d>"]
         assert work.new_calls() == []
 

@@ -22,13 +22,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aiomap.journal import serializers
-from aiomap.journal.serializers import Json, Unencodable, serializer
+from aiomap.journal.serializers import Json, LongText, Serializer, Unencodable, serializer
 
 FAST: ModuleType | None = serializers._msgspec()
 SLOW_ONLY = Json(None)
 BOTH = [SLOW_ONLY] if FAST is None else [SLOW_ONLY, Json(FAST)]
 json_ = serializer("json")
 pickle_ = serializer("pickle")
+
+
+def as_bytes(by: Serializer, value: object) -> bytes:
+    return bytes(by.encode(value))
 
 
 class Number(IntEnum):
@@ -126,7 +130,7 @@ def is_as_it_was(back: Any, value: Any) -> bool:
 
 def written(by: Json, value: object) -> bytes | str:
     try:
-        return by.encode(value)
+        return as_bytes(by, value)
     except Unencodable as refused:
         return refused.reason
 
@@ -169,7 +173,7 @@ def test_the_bytes_are_the_same_with_msgspec_and_without(value: Any) -> None:
 @given(st.lists(st.integers(0, (1 << 64) - 1).map(lambda bits: struct.unpack("d", bits.to_bytes(8, "little"))[0])))
 def test_every_finite_float_comes_back_bit_by_bit(floats: list[float]) -> None:
     finite = [number for number in floats if math.isfinite(number)]
-    bodies = {by.encode(finite) for by in BOTH}
+    bodies = {as_bytes(by, finite) for by in BOTH}
     assert bodies == {json.dumps(finite, separators=(",", ":")).encode()}
     assert all(is_as_it_was(by.decode(bodies.copy().pop()), finite) for by in BOTH)
 
@@ -184,16 +188,16 @@ def test_a_value_of_json_is_refused_only_for_a_number_or_surrogates_that_json_ca
 def test_the_bytes_are_compact_utf8_with_the_keys_in_their_order() -> None:
     for by in BOTH:
         assert (
-            by.encode({"b": [1, None, True], "a": "é\u2028😀\x7f\x01"})
+            as_bytes(by, {"b": [1, None, True], "a": "é\u2028😀\x7f\x01"})
             == '{"b":[1,null,true],"a":"é\u2028😀\x7f\\u0001"}'.encode()
         )
-        assert by.encode("half \ud83d") == b'"half \\ud83d"'
+        assert as_bytes(by, "half \ud83d") == b'"half \\ud83d"'
 
 
 def test_every_character_but_a_surrogate_is_written_alike() -> None:
     text = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
-    assert len({by.encode(text) for by in BOTH}) == 1
-    assert all(by.decode(by.encode(text)) == text for by in BOTH)
+    assert len({as_bytes(by, text) for by in BOTH}) == 1
+    assert all(by.decode(as_bytes(by, text)) == text for by in BOTH)
 
 
 @pytest.mark.parametrize(
@@ -202,25 +206,25 @@ def test_every_character_but_a_surrogate_is_written_alike() -> None:
 )
 def test_exponents_are_written_alike(number: float) -> None:
     for value in (number, [number], {"a": [number]}):
-        assert {by.encode(value) for by in BOTH} == {json.dumps(value, separators=(",", ":")).encode()}
+        assert {as_bytes(by, value) for by in BOTH} == {json.dumps(value, separators=(",", ":")).encode()}
 
 
 def test_the_longest_integers_come_back() -> None:
     for number in (10**4299 + 7, -(10**4299) - 7):
-        assert all(by.decode(by.encode([number])) == [number] for by in BOTH)
+        assert all(by.decode(as_bytes(by, [number])) == [number] for by in BOTH)
 
 
 def test_an_escape_of_a_surrogate_is_read_by_the_standard_library_alone() -> None:
     replacing = ModuleType("msgspec.json")
     replacing.encode = lambda _: b""  # type: ignore[attr-defined]
     replacing.decode = lambda _: "\N{REPLACEMENT CHARACTER}"  # type: ignore[attr-defined]
-    assert Json(replacing).decode(SLOW_ONLY.encode("\ud800")) == "\ud800"
+    assert Json(replacing).decode(as_bytes(SLOW_ONLY, "\ud800")) == "\ud800"
 
 
 def test_surrogates_come_back_one_by_one_and_a_pair_is_refused() -> None:
     for by in BOTH:
         for text in ["\ud83d", "\ude00", "\ude00\ud83d", "\ud83da\ude00", "\ud83d\ud83d", "\ud800\U0001f600\udc00"]:
-            assert by.decode(by.encode([text, {text: text}])) == [text, {text: text}]
+            assert by.decode(as_bytes(by, [text, {text: text}])) == [text, {text: text}]
     assert refusal({"a": ["x\ud83d\ude00"]}) == (
         "a str with surrogates side by side at $.a[0], which JSON gives back as one character: "
         "return the character itself, or record with Journal(..., serializer='pickle')"
@@ -280,7 +284,7 @@ def test_a_refusal_says_what_where_and_what_to_do(value: object, begins: str, fi
 
 def test_200_levels_come_back_and_one_more_is_refused() -> None:
     for by in BOTH:
-        assert by.decode(by.encode(nested(200))) == nested(200)
+        assert by.decode(as_bytes(by, nested(200))) == nested(200)
     reason = refusal(nested(201))
     assert "nested more than 200 deep" in reason
     assert len(reason) < 500
@@ -306,7 +310,7 @@ def test_a_value_whose_json_would_double_at_every_level_is_refused_without_writi
 def test_what_stands_in_a_value_more_than_once_is_written_each_time() -> None:
     part = [[1.5], {"a": None}]
     value = [part] * 1500
-    assert all(by.decode(by.encode(value)) == value for by in BOTH)
+    assert all(by.decode(as_bytes(by, value)) == value for by in BOTH)
 
 
 def test_a_long_or_terrible_key_does_not_make_a_long_or_terrible_reason() -> None:
@@ -320,18 +324,18 @@ def test_a_long_or_terrible_key_does_not_make_a_long_or_terrible_reason() -> Non
 def test_a_body_that_no_row_holds_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serializers, "_MOST_BYTES", 1000)
     by = serializer(name)
-    most = 998 if name == "json" else 1000 - len(by.encode("x" * 300)) + 300
-    assert len(by.encode("x" * most)) == 1000
+    most = 998 if name == "json" else 1000 - len(as_bytes(by, "x" * 300)) + 300
+    assert len(as_bytes(by, "x" * most)) == 1000
     with pytest.raises(Unencodable, match="it takes 1,001 bytes, and a row of the journal holds 1,000: write the data"):
-        by.encode("x" * (most + 1))
+        as_bytes(by, "x" * (most + 1))
 
 
 def test_pickle_gives_back_what_json_does_not() -> None:
     value = [Record(1), (1, 2), {1: b"x"}, Word.RED, Point(1, 2), 10**5000]
-    back = pickle_.decode(pickle_.encode(value))
+    back = pickle_.decode(as_bytes(pickle_, value))
     assert back == value
     assert [type(member) for member in back] == [type(member) for member in value]
-    assert pickle_.encode(None)[:2] == b"\x80\x05"
+    assert as_bytes(pickle_, None)[:2] == b"\x80\x05"
 
 
 def test_what_cannot_be_pickled_is_refused_with_pickles_own_reason() -> None:
@@ -344,7 +348,7 @@ def test_what_cannot_be_pickled_is_refused_with_pickles_own_reason() -> None:
         (Broken(), "a Broken cannot be pickled (KeyError"),
     ]:
         with pytest.raises(Unencodable) as refused:
-            pickle_.encode(value)
+            as_bytes(pickle_, value)
         assert refused.value.reason.startswith(reason)
         assert refused.value.reason.endswith("return what you need of it as a dict, a list or a str")
 
@@ -373,3 +377,18 @@ def test_msgspec_and_pickle_are_imported_only_when_a_serializer_is_asked_for() -
         "sys.modules['msgspec'] = None; assert serializers.serializer('json').encode([1.5]) == b'[1.5]'"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_long_text_is_written_later_and_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("x" * 70_000, '"\\é\n😀' * 20_000, "\x00" * 65_537):
+        later = SLOW_ONLY.encode(text)
+        assert isinstance(later, LongText)
+        assert len(later) <= len(bytes(later))
+        assert bytes(later) == json.dumps(text, ensure_ascii=False).encode()
+        assert SLOW_ONLY.decode(bytes(later)) == text
+    assert isinstance(SLOW_ONLY.encode("x" * 70_000 + "\ud800"), bytes)
+    with pytest.raises(Unencodable):
+        SLOW_ONLY.encode("x" * 70_000 + "\ud83d\ude00")
+    monkeypatch.setattr(serializers, "_MOST_BYTES", 100_000)
+    with pytest.raises(Unencodable, match="420,002 bytes"):
+        SLOW_ONLY.encode("\x00" * 70_000)

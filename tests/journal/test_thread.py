@@ -83,16 +83,15 @@ def test_a_disk_that_is_behind_holds_back_new_starts_and_nothing_else(
 
     async def main() -> None:
         running = asyncio.ensure_future(amap(work, range(500), 7, journal=tmp_path / "run.db"))
-        await until(lambda: started >= 100)
-        await settled(lambda: started)
-        assert 100 <= started <= 100 + 7
-        disk.set()
+        try:
+            await until(lambda: started >= 100)
+            await settled(lambda: started)
+            assert 100 <= started <= 100 + 7
+        finally:
+            disk.set()
         assert len(await running) == 500
 
-    try:
-        asyncio.run(main())
-    finally:
-        disk.set()
+    asyncio.run(main())
     assert recorded(tmp_path / "run.db") == 500
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from aiomap._foreign import redacted
+from aiomap._outcome import SKIP
 from aiomap.errors import JournalDamaged, JournalError, RecordedFailure
 from aiomap.journal.reading import identity_of, read_rows
 from aiomap.journal.rows import DONE, FAILED, SKIPPED, Row
 from aiomap.journal.serializers import Serializer, serializer
 
-__all__ = ["Record", "failure_body", "failure_of", "read_records", "value_of"]
+__all__ = ["Record", "failure_body", "outcome_of", "read_records"]
 
 _STATES: Final[dict[int, Literal["done", "skipped", "failed"]]] = {DONE: "done", SKIPPED: "skipped", FAILED: "failed"}
 
@@ -62,26 +63,31 @@ def read_records(path: str, wanted: str) -> Iterator[Record]:
 
 
 def _record(row: Row, path: str, values: Serializer) -> Record:
-    key, occurrence, state, position, attempts, started, elapsed, label, body = row
+    key, occurrence, state, position, attempts, started, elapsed, label, _ = row
+    outcome = outcome_of(path, values, row)
     return Record(
         key.hex() if label is None else label,
         occurrence,
         position,
         _STATES[state],
-        value_of(path, values, body) if state == DONE else None,
-        failure_of(body) if state == FAILED else None,
+        outcome if state == DONE else None,
+        outcome if state == FAILED else None,
         attempts,
         started / 1e6,
         elapsed / 1e6,
     )
 
 
-def value_of(path: str, values: Serializer, body: bytes) -> Any:
-    """The result that a row's body holds."""
+def outcome_of(path: str, values: Serializer, row: Row) -> Any:
+    """What the item came to: its result, a RecordedFailure, or SKIP."""
+    state, body = row[2], row[-1]
     try:
-        return values.decode(body)
+        if state == FAILED:
+            told = json.loads(body)
+            return RecordedFailure(told["type"], told["message"])
+        return values.decode(body) if state == DONE else SKIP
     except Exception as error:
-        raise JournalDamaged(path, f"a recorded result cannot be read back ({error})") from error
+        raise JournalDamaged(path, f"what is recorded of an item cannot be read back ({error})") from error
 
 
 def failure_body(error: Exception) -> bytes:
@@ -93,9 +99,3 @@ def failure_body(error: Exception) -> bytes:
     except Exception as broken:
         message = f"(its text cannot be had: {type(broken).__name__})"
     return json.dumps({"type": name, "message": redacted(message)[:_MESSAGE]}).encode()
-
-
-def failure_of(body: bytes) -> RecordedFailure:
-    """The failure that a row's body holds."""
-    told = json.loads(body)
-    return RecordedFailure(told["type"], told["message"])

@@ -10,16 +10,18 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from enum import Enum
 from importlib import import_module
 from math import isfinite, isnan
 from types import ModuleType
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Never, Protocol, TypeAlias, cast
 
 from aiomap._foreign import printable
 from aiomap._verdict import shortened
 
 __all__ = [
+    "LongText",
     "Misfit",
     "Serializer",
     "Unencodable",
@@ -33,7 +35,9 @@ __all__ = [
 
 _DEEPEST: Final = 200
 _MANY: Final = 1000
+_WIDEST: Final = 6  # bytes that one byte of text takes at most, as an escape
 _MOST_BYTES: Final = 900_000_000  # SQLite itself takes 1,000,000,000 in a row
+_SLICE: Final = 1 << 16  # characters
 _LONGEST_PLACE: Final = 200
 _LONGEST_STEP: Final = 80
 
@@ -83,13 +87,36 @@ class Misfit(Exception):
     """A value is not of the kinds that are allowed; where and why is for `first_fault` to find."""
 
 
+class LongText:
+    """The JSON of a long str without surrogates, not written yet: `bytes` does it, in any thread.
+
+    The standard library takes several milliseconds for a megabyte, without a turn for other threads. Slice by slice
+    they get their turns.
+
+    >>> text = '"é"' * 50_000
+    >>> bytes(LongText(text)) == json.dumps(text, ensure_ascii=False).encode()
+    True
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __len__(self) -> int:
+        """Bytes at least."""
+        return len(self._text)
+
+    def __bytes__(self) -> bytes:
+        slices = (self._text[start : start + _SLICE] for start in range(0, len(self._text), _SLICE))
+        return b"".join([b'"', *(_standard_text(part)[1:-1].encode() for part in slices), b'"'])
+
+
 class Serializer(Protocol):
     """Writes a value as bytes, and reads it again."""
 
     name: str
 
-    def encode(self, value: object) -> bytes:
-        """The value as bytes; Unencodable if it would not come back as it is."""
+    def encode(self, value: object) -> bytes | LongText:
+        """The value as bytes, or what `bytes` makes them of; Unencodable if it would not come back as it is."""
         ...
 
     def decode(self, body: bytes) -> Any:
@@ -122,13 +149,19 @@ or record with Journal(..., serializer='pickle')
         self._fast_write: Callable[[object], bytes] | None = None if fast is None else fast.encode
         self._fast_read: Callable[[bytes], Any] | None = None if fast is None else fast.decode
 
-    def encode(self, value: object) -> bytes:
+    def encode(self, value: object) -> bytes | LongText:
         """The value as JSON; Unencodable if JSON would not give it back as it is."""
         try:
-            body = self._written(value)
+            floats = None if type(value) in _EASY else _floats_of(value)
+            if self._fast_write is None:
+                body = _standard_body(value)
+            elif floats and _with_exponents(floats):
+                body = _standard_bytes(value)
+            else:
+                body = self._written_fast(value)
         except (Misfit, TypeError, ValueError, RuntimeError) as error:
             raise Unencodable(_reason(value, error)) from None
-        return _bounded(body)
+        return body if len(body) <= _MOST_BYTES else _refused(len(body))
 
     def decode(self, body: bytes) -> Any:
         """The value that was encoded; ValueError for what is no JSON."""
@@ -141,17 +174,11 @@ or record with Journal(..., serializer='pickle')
                 pass
         return json.loads(body)
 
-    def _written(self, value: object) -> bytes:
-        if type(value) in _EASY:
-            floats: list[float] = []
-        else:
-            floats = _floats_of(value)
-        if self._fast_write is not None and not (floats and _with_exponents(floats)):
-            try:
-                return self._fast_write(value)
-            except Exception:  # noqa: S110  (surrogates, long integers: the standard library knows what to do)
-                pass
-        return _standard_bytes(value)
+    def _written_fast(self, value: object) -> bytes:
+        try:
+            return cast("Callable[[object], bytes]", self._fast_write)(value)
+        except Exception:  # surrogates, long integers: the standard library knows what to do
+            return _standard_bytes(value)
 
 
 class Pickle:
@@ -171,7 +198,7 @@ class Pickle:
                 f"{a_kind(value)} cannot be pickled ({shortened(error, 200)}): "
                 "return what you need of it as a dict, a list or a str"
             ) from None
-        return _bounded(body)
+        return body if len(body) <= _MOST_BYTES else _refused(len(body))
 
     def decode(self, body: bytes) -> Any:
         """The value that was encoded, or whatever pickle raises."""
@@ -211,6 +238,14 @@ def text_writer(*, ensure_ascii: bool, sort_keys: bool) -> Callable[[Any], str]:
 _standard_text: Final = text_writer(ensure_ascii=False, sort_keys=False)
 
 
+def _standard_body(value: object) -> bytes | LongText:
+    if type(value) is str and len(value) > _SLICE:
+        with suppress(UnicodeEncodeError):
+            if len(value.encode()) <= _MOST_BYTES // _WIDEST:
+                return LongText(value)
+    return _standard_bytes(value)
+
+
 def _standard_bytes(value: object) -> bytes:
     text = _standard_text(value)
     try:
@@ -222,13 +257,11 @@ def _standard_bytes(value: object) -> bytes:
         return text.encode(errors="backslashreplace")
 
 
-def _bounded(body: bytes) -> bytes:
-    if len(body) > _MOST_BYTES:
-        raise Unencodable(
-            f"it takes {len(body):,} bytes, and a row of the journal holds {_MOST_BYTES:,}: "
-            "write the data to a file and return the file's name"
-        )
-    return body
+def _refused(size: int) -> Never:
+    raise Unencodable(
+        f"it takes {size:,} bytes, and a row of the journal holds {_MOST_BYTES:,}: "
+        "write the data to a file and return the file's name"
+    )
 
 
 def _floats_of(value: Any) -> list[float]:

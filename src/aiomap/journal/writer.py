@@ -18,13 +18,17 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from aiomap.errors import JournalError
 from aiomap.journal.file import JournalFile
 from aiomap.journal.rows import Row
+from aiomap.journal.serializers import LongText
 
-__all__ = ["Writer"]
+__all__ = ["NewRow", "Writer"]
+
+NewRow: TypeAlias = tuple[bytes, int, int, int, int, int, int, str | None, bytes | LongText]
+"""A `Row` whose body may have to be written yet."""
 
 T = TypeVar("T")
 
@@ -60,7 +64,7 @@ class Writer:
         self._on_commit, self._on_failure = weakref.WeakMethod(on_commit), weakref.WeakMethod(on_failure)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="aiomap.journal")
         self._loop_thread, self._pid = threading.get_ident(), os.getpid()
-        self._rows = deque[Row]()
+        self._rows = deque[NewRow]()
         self._bytes = 0
         self._since = 0  # when the item of the oldest row that is not committed ended
         self._idle = True  # no job will look at the rows that are appended now
@@ -77,7 +81,7 @@ class Writer:
         self._hurry.set()
         return self._loop.run_in_executor(self._executor, job)
 
-    def record(self, row: Row) -> None:
+    def record(self, row: NewRow) -> None:
         """Puts the row of an item that has just ended into the queue."""
         self._rows.append(row)
         self._bytes += len(row[-1])
@@ -137,7 +141,7 @@ class Writer:
         rows = [self._rows.popleft() for _ in range(len(self._rows))]
         if rows:
             try:
-                self._file.append(rows)
+                self._file.append([_written(row) for row in rows])
             except BaseException:
                 self._failed = True
                 raise
@@ -162,3 +166,7 @@ class Writer:
         on_failure = self._on_failure()
         if on_failure is not None:
             on_failure(error)
+
+
+def _written(row: NewRow) -> Row:
+    return cast("Row", row) if type(row[8]) is bytes else (*row[:8], bytes(row[8]))
