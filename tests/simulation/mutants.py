@@ -236,8 +236,8 @@ PLAIN_MUTANTS = [
     Mutant(
         "a failure of the source is lost unless it stops the run",
         "_engine",
-        "        elif self.error is None:\n            self.error = error\n\n    async def _feed",
-        "\n    async def _feed",
+        "        elif self.error is None:\n            self.error = error\n\n    def _waited_for",
+        "\n    def _waited_for",
     ),
     Mutant(
         "a failure of the source never stops the run",
