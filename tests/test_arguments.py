@@ -225,7 +225,7 @@ def test_a_bad_journal_is_refused_at_the_call(verb: Any, journal: object, kind: 
         ({"serializer": "yaml"}, ValueError, 'serializer must be "json" or "pickle", got \'yaml\''),
         ({"serializer": None}, TypeError, 'serializer must be "json" or "pickle", got None'),
         ({"on_change": "ignore"}, ValueError, 'on_change must be "refuse", "reuse" or "rerun", got \'ignore\''),
-        ({"retry_failed": 1}, TypeError, "retry_failed must be True or False, got 1"),
+        ({"retry_failed": 1}, TypeError, "retry_failed must be True, False or a function of a RecordedFailure, got 1"),
         ({"durable": "yes"}, TypeError, "durable must be True or False, got 'yes'"),
     ],
 )

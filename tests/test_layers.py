@@ -41,6 +41,7 @@ LAYERS = {
     "_source": 3,
     "limits": 3,
     "_deadlines": 2,
+    "failures": 2,
     "_verdict": 2,
     "_alarm": 1,
     "_call": 1,

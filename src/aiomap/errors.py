@@ -221,16 +221,18 @@ class UnrecordableResult(AiomapError, TypeError):
 class RecordedFailure(AiomapError):
     """Stands for the exception of an item that failed in an earlier run, where the journal keeps failures.
 
-    kind: the name of the exception's type, as `module.Name`; message: its text, shortened.
+    kind: the class of the failure, as `aiomap.failures.failure_class` gave it: `"timeout"`, `"http_5xx"`, or the type's
+        name. type_name: the exception's type, as `module.Name`. message: its text, shortened.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(kind, message)
+    def __init__(self, kind: str, type_name: str, message: str) -> None:
+        super().__init__(kind, type_name, message)
         self.kind = kind
+        self.type_name = type_name
         self.message = message
 
     def __str__(self) -> str:
-        return f"failed in an earlier run: {self.kind}: {self.message}"
+        return f"failed in an earlier run: {self.type_name}: {self.message}"
 
 
 class JournalError(AiomapError):

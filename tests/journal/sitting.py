@@ -144,7 +144,7 @@ def shown(value: Any) -> Any:
     if isinstance(value, Outcome):
         return [value.index, value.item, shown(value.value), shown(value.error), value.attempts]
     if isinstance(value, RecordedFailure):
-        return {"kind": value.kind.rpartition(".")[2], "message": value.message}
+        return {"kind": value.type_name.rpartition(".")[2], "message": value.message}
     if isinstance(value, Exception):
         return {"kind": type(value).__name__, "message": str(value)}
     return value

@@ -258,11 +258,11 @@ def test_a_failure_is_noted_with_the_name_of_its_type_and_a_message_of_2000_char
         assert mute is not None
         assert lost is not None
         assert key is not None
-        assert mute.kind.startswith(f"{__name__}.")
-        assert mute.kind.endswith(".Mute")
+        assert mute.type_name.startswith(f"{__name__}.")
+        assert mute.type_name.endswith(".Mute")
         assert "LookupError" in mute.message
         assert lost.message == "x" * 2000
-        assert (key.kind, key.message) == ("KeyError", "'k'")
+        assert (key.type_name, key.message) == ("KeyError", "'k'")
 
     play(main)
 

@@ -318,7 +318,8 @@ def test_failures_run_again_unless_they_are_kept(play: Play, path: Callable[[], 
         assert work.new_calls() == []
         failure = results[1]
         assert isinstance(failure, RecordedFailure)
-        assert (failure.kind, failure.message) == ("ValueError", "see http://***@host/")
+        told = failure.kind, failure.type_name, failure.message
+        assert told == ("ValueError", "ValueError", "see http://***@host/")
         assert await amap(work, range(4), journal=kept, on_error="skip") == ["<0>", "<3>"]
         with pytest.raises(RecordedFailure, match="failed in an earlier run: ValueError"):
             await amap(work, range(4), 1, journal=kept)
@@ -332,6 +333,35 @@ def test_failures_run_again_unless_they_are_kept(play: Play, path: Callable[[], 
         work.fails = {1: ValueError("still")}
         assert (await amap(work, range(4), journal=journal, on_error="return"))[2] == "<2>"
         assert work.new_calls() == [1, 2]
+
+    play(main)
+
+
+def test_which_failures_run_again_can_be_asked_of_each(play: Play, path: Callable[[], Path]) -> None:
+    async def main() -> None:
+        work, journal, asked = Work(), path(), list[str]()
+        work.fails = {1: TimeoutError("slow"), 2: KeyError("x"), 3: TimeoutError("slow"), 5: KeyError("y")}
+        await amap(work, range(6), journal=journal, on_error="return")
+        await amap(work, [5, 5], journal=journal, on_error="return")
+        work.new_calls()
+
+        def is_timeout(failure: RecordedFailure) -> bool:
+            asked.append(failure.kind)
+            return failure.kind == "timeout"
+
+        del work.fails[1], work.fails[5]
+        results = await amap(work, range(6), journal=Journal(journal, retry_failed=is_timeout), on_error="return")
+        assert work.new_calls() == [1, 3]
+        assert sorted(asked) == ["KeyError", "KeyError", "KeyError", "timeout", "timeout"]
+        assert results[1] == "<1>"
+        assert [type(results[index]) for index in (2, 3, 5)] == [RecordedFailure, TimeoutError, RecordedFailure]
+
+        def broken(failure: RecordedFailure) -> bool:
+            raise ZeroDivisionError(failure)
+
+        with pytest.raises(CallbackError, match="retry_failed raised for item"):
+            await amap(work, range(6), journal=Journal(journal, retry_failed=broken))
+        assert work.new_calls() == []
 
     play(main)
 

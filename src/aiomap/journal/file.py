@@ -40,7 +40,7 @@ from aiomap.journal.lock import FileLock
 from aiomap.journal.rows import FAILED, Row, checked, crc_of
 from aiomap.journal.sittings import Opening, add_sitting, last_opening, opening_body
 
-__all__ = ["JournalFile", "insert"]
+__all__ = ["JournalFile", "insert", "name_of"]
 
 _COLUMNS: Final = "id, key, occurrence, state, position, attempts, started, elapsed, label, body, crc"
 
@@ -135,6 +135,14 @@ class JournalFile:
                 self._load(known, range(low, min(low + _KEYS, self._last + 1)), failures=failures)
         return known
 
+    def failures(self) -> list[int]:
+        """The rows that count and are failures, later ones of the same key or not."""
+        query = "SELECT group_concat(id) FROM outcome WHERE id >= ? AND state = ?"
+        first = self._opening.first if self._opening else 1
+        with own_errors(self._path):
+            listed: bytes | None = self._usable().execute(query, (first, FAILED)).fetchall()[0][0]
+        return [int(number) for number in listed.split(b",")] if listed else []
+
     def append(self, rows: Sequence[Row]) -> int:
         """Commits the rows, all or none, and syncs them; returns the id of the last."""
         with self._writing() as connection:
@@ -222,7 +230,7 @@ class JournalFile:
             raise damaged(self._path, f"a row from {ids[0]} to {ids[-1]} has no state that is one")
         try:
             for key, number, state, occurrence in zip(keys, ids, states, occurrences.split(b","), strict=True):
-                _note(known, _name(key, int(occurrence)), number, counts=failures or state != _FAILED)
+                _note(known, name_of(key, int(occurrence)), number, counts=failures or state != _FAILED)
         except (ValueError, OverflowError) as error:
             raise damaged(self._path, f"a row from {ids[0]} to {ids[-1]} has no occurrence that is one") from error
 
@@ -316,7 +324,8 @@ def _add_single(connection: sqlite3.Connection, number: int, rows: dict[int, Row
             rows[number] = row
 
 
-def _name(key: bytes, occurrence: int) -> bytes:
+def name_of(key: bytes, occurrence: int) -> bytes:
+    """What `known` has an item under."""
     return key + occurrence.to_bytes(4, "big") if occurrence else key
 
 

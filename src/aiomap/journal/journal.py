@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast, final
 
 from aiomap._verdict import named, shortened
+from aiomap.errors import RecordedFailure
 
 if TYPE_CHECKING:
     from aiomap.journal.record import Record
@@ -41,7 +42,8 @@ class Journal:
         integer keys, bytes) is that item's failure, `UnrecordableResult`. Or `"pickle"`, for results of any kind: who
         can write to such a file can run code in every process that opens it.
     retry_failed: whether items that failed in an earlier run are run again; `False` keeps their failure, as a
-        `RecordedFailure` where the exception would stand.
+        `RecordedFailure` where the exception would stand. Or a function that says so for each `RecordedFailure`, called
+        in a thread when the journal is opened.
     durable: streams hand out a result only when it is on the disk (up to 100 ms later).
     on_change: what to do when the function or `version` is not the recorded one: `"refuse"` (`JournalChanged`),
         `"reuse"` what is recorded, or `"rerun"` every item.
@@ -67,7 +69,7 @@ class Journal:
     key: Callable[[Any], object] | None = None
     version: str | int | None = None
     serializer: Literal["json", "pickle"] = "json"
-    retry_failed: bool = True
+    retry_failed: bool | Callable[[RecordedFailure], bool] = True
     durable: bool = False
     on_change: Literal["refuse", "reuse", "rerun"] = "refuse"
 
@@ -79,10 +81,11 @@ class Journal:
             raise TypeError(f"version must be a str, an int or None, got {shortened(given)} ({type(given).__name__})")
         _check_choice("serializer", self.serializer, ("json", "pickle"))
         _check_choice("on_change", self.on_change, ("refuse", "reuse", "rerun"))
-        for name in ("retry_failed", "durable"):
+        rule = {"durable": "True or False", "retry_failed": "True, False or a function of a RecordedFailure"}
+        for name, kinds in rule.items():
             switch: object = getattr(self, name)
-            if not isinstance(switch, bool):
-                raise TypeError(f"{name} must be True or False, got {shortened(switch)} ({type(switch).__name__})")
+            if not isinstance(switch, bool) and not (name == "retry_failed" and callable(switch)):
+                raise TypeError(f"{name} must be {kinds}, got {shortened(switch)} ({type(switch).__name__})")
 
     @staticmethod
     def read(path: str | os.PathLike[str], *, serializer: Literal["json", "pickle"] = "json") -> Iterator[Record]:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from os import fspath
-from typing import Any
+from typing import Any, Final
 
-from aiomap.errors import JournalChanged, JournalError
-from aiomap.journal.file import JournalFile
+from aiomap.errors import CallbackError, JournalChanged, JournalError, RecordedFailure
+from aiomap.journal.file import JournalFile, name_of
 from aiomap.journal.fingerprint import differences
 from aiomap.journal.journal import Journal
+from aiomap.journal.record import failure_of
 
 __all__ = ["open_for"]
+
+_FAILURES: Final = 1024  # that are read at once
 
 
 def open_for(
@@ -46,4 +49,27 @@ def open_for(
             "again, or use another path to start anew",
         )
     file.begin(dict(identity), anew=bool(changes) and journal.on_change == "rerun")
-    return file.known(failures=not journal.retry_failed, stop=stop)
+    known = file.known(failures=journal.retry_failed is not True, stop=stop)
+    if not isinstance(journal.retry_failed, bool):
+        _forget(known, file, path, journal.retry_failed)
+    return known
+
+
+def _forget(
+    known: dict[bytes, int], file: JournalFile, path: str, runs_again: Callable[[RecordedFailure], bool]
+) -> None:
+    """Takes out the failures that are to run again."""
+    ids = file.failures()
+    for start in range(0, len(ids), _FAILURES):
+        part = ids[start : start + _FAILURES]
+        for number, row in zip(part, file.recall(part), strict=True):
+            name = name_of(*row[:2])
+            if known.get(name) == number and _is_to_run(runs_again, failure_of(path, row), row[3]):
+                del known[name]
+
+
+def _is_to_run(runs_again: Callable[[RecordedFailure], bool], failure: RecordedFailure, position: int) -> bool:
+    try:
+        return runs_again(failure)
+    except Exception as error:
+        raise CallbackError("retry_failed", position) from error

@@ -13,11 +13,12 @@ from typing import Any, Final, Literal
 from aiomap._foreign import redacted
 from aiomap._outcome import SKIP
 from aiomap.errors import JournalDamaged, JournalError, RecordedFailure
+from aiomap.failures import failure_class
 from aiomap.journal.reading import identity_of, read_rows
 from aiomap.journal.rows import DONE, FAILED, SKIPPED, Row
 from aiomap.journal.serializers import Serializer, serializer
 
-__all__ = ["Record", "failure_body", "outcome_of", "read_records"]
+__all__ = ["Record", "failure_body", "failure_of", "outcome_of", "read_records"]
 
 _STATES: Final[dict[int, Literal["done", "skipped", "failed"]]] = {DONE: "done", SKIPPED: "skipped", FAILED: "failed"}
 
@@ -80,22 +81,30 @@ def _record(row: Row, path: str, values: Serializer) -> Record:
 
 def outcome_of(path: str, values: Serializer, row: Row) -> Any:
     """What the item came to: its result, a RecordedFailure, or SKIP."""
-    state, body = row[2], row[-1]
+    if row[2] == FAILED:
+        return failure_of(path, row)
     try:
-        if state == FAILED:
-            told = json.loads(body)
-            return RecordedFailure(told["type"], told["message"])
-        return values.decode(body) if state == DONE else SKIP
+        return values.decode(row[-1]) if row[2] == DONE else SKIP
     except Exception as error:
-        raise JournalDamaged(path, f"what is recorded of an item cannot be read back ({error})") from error
+        raise JournalDamaged(path, f"a recorded result cannot be read back ({error})") from error
+
+
+def failure_of(path: str, row: Row) -> RecordedFailure:
+    """The failure that the item came to."""
+    try:
+        told = json.loads(row[-1])
+        return RecordedFailure(told["class"], told["type"], told["message"])
+    except Exception as error:
+        raise JournalDamaged(path, f"a recorded failure cannot be read back ({error})") from error
 
 
 def failure_body(error: Exception) -> bytes:
-    """A failure as a row's body: its type and its message, in which secrets are masked."""
+    """A failure as a row's body: its class, its type, and its message, in which secrets are masked."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error)
     except Exception as broken:
         message = f"(its text cannot be had: {type(broken).__name__})"
-    return json.dumps({"type": name, "message": redacted(message)[:_MESSAGE]}).encode()
+    told = {"class": failure_class(error), "type": name, "message": redacted(message)[:_MESSAGE]}
+    return json.dumps(told).encode()

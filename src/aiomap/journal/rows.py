@@ -26,7 +26,7 @@ position: where it stood in the input, from 0.
 attempts: how often the function was called.
 started, elapsed: the last attempt's start in microseconds since 1970, and how many microseconds it took.
 label: the user's own key as JSON text; `None` if the item itself is the key.
-body: the encoded result; a failure's type and message as a JSON object; empty if the function returned SKIP.
+body: the encoded result; a failure's class, type and message as a JSON object; empty if the function returned SKIP.
 """
 
 Values: TypeAlias = Sequence[Any]

@@ -1,0 +1,162 @@
+"""Of which class a failure is, read from the shape of its exception.
+
+Invariant: nothing here raises, whatever the exception is made of, and no HTTP library is imported. The classes are those
+of `aiomap.fetch`, and one more: `http_429` is told apart from `http_4xx`, because it alone of them passes by itself.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+from collections.abc import Iterable, Iterator
+from typing import Final, cast
+
+from aiomap._foreign import printable
+from aiomap.errors import RecordedFailure
+
+__all__ = ["failure_class", "is_retryable"]
+
+_RETRYABLE: Final = frozenset({"timeout", "dns", "connect", "http_429", "http_5xx", "Throttled"})
+
+_TOO_MANY_REQUESTS: Final = 429
+_STATUS: Final = ("status", "status_code", "code")
+_CONNECT: Final = "connect"
+_LONGEST: Final = 100  # characters of a name that somebody else chose
+_MOST_LINKS: Final = 32  # a chain of causes can also be a circle
+
+# By the package and the name of the type, or of one that it is derived from.
+_TYPES: Final = {
+    "builtins.TimeoutError": "timeout",
+    "builtins.ConnectionError": _CONNECT,
+    "socket.gaierror": "dns",
+    "ssl.SSLError": "tls",
+    "aiomap.AttemptTimeout": "timeout",
+    "aiohttp.ClientConnectorDNSError": "dns",
+    "aiohttp.ClientSSLError": "tls",
+    "aiohttp.TooManyRedirects": "too_many_redirects",
+    "aiohttp.ClientConnectionError": _CONNECT,
+    "aiohttp.ClientPayloadError": _CONNECT,
+    "httpx.TimeoutException": "timeout",
+    "httpx.TooManyRedirects": "too_many_redirects",
+    "httpx.NetworkError": _CONNECT,
+    "httpx.RemoteProtocolError": _CONNECT,
+    "requests.Timeout": "timeout",
+    "requests.SSLError": "tls",
+    "requests.TooManyRedirects": "too_many_redirects",
+    "requests.ConnectionError": _CONNECT,
+    "requests.ChunkedEncodingError": _CONNECT,
+}
+
+_NETWORK: Final = frozenset(
+    {
+        *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ENOTCONN, errno.ESHUTDOWN),
+        *(errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET),
+        errno.EADDRNOTAVAIL,
+    }
+)
+
+
+def failure_class(error: BaseException) -> str:
+    """The class of a failure: `timeout`, `dns`, `connect`, `tls`, `http_4xx`, ..., else the name of its type.
+
+    - A str in its attribute `kind` is the class: `aiomap.fetch.FetchFailed` has one, and yours may.
+    - An HTTP status, where aiohttp, httpx, requests and urllib keep it, is `http_4xx` or `http_5xx`; 429, Too Many
+      Requests, is `http_429`. It counts in the error itself alone: what a function makes of a 404 is its own word.
+    - Timeouts and what the network did are looked for in the errors that it was raised from, too.
+
+    >>> failure_class(ConnectionRefusedError())
+    'connect'
+    >>> from urllib.error import HTTPError
+    >>> failure_class(HTTPError("http://localhost", 404, "Not Found", {}, None))
+    'http_4xx'
+    >>> failure_class(KeyError("name"))
+    'KeyError'
+    """
+    try:
+        found = _kind(error) or _status_class(error) or _network_class(error)
+    except Exception:
+        found = None
+    return found or printable(type(error).__name__)[:_LONGEST]
+
+
+def is_retryable(failure_class: str) -> bool:
+    """Whether a failure of that class may be none the next time, with nothing changed.
+
+    >>> [name for name in ("timeout", "http_429", "http_4xx", "ValueError") if is_retryable(name)]
+    ['timeout', 'http_429']
+    """
+    return failure_class in _RETRYABLE
+
+
+def _kind(error: BaseException) -> str | None:
+    kind = _attribute(error, "kind")
+    if not isinstance(kind, str) or not kind:
+        return None
+    if isinstance(error, RecordedFailure):  # there it is the type's name
+        return _class_of_name(kind)
+    if kind == "http_4xx" and _TOO_MANY_REQUESTS in _statuses(error, None):
+        return "http_429"
+    return printable(kind)[:_LONGEST]
+
+
+def _class_of_name(name: str) -> str:
+    """The class of an exception of which only the type's name is known, as `module.Name`."""
+    package, _, last = name.rpartition(".")
+    known = _TYPES.get(f"{package.partition('.')[0]}.{last}")
+    kind: object = None if package else getattr(builtins, name, None)
+    if isinstance(kind, type):
+        known = _class_of_type(kind)
+    return known or printable(last)[:_LONGEST]
+
+
+def _status_class(error: BaseException) -> str | None:
+    response = _attribute(error, "response")
+    for status in (*_statuses(error, response), *_statuses(response, None)):
+        if status == _TOO_MANY_REQUESTS:
+            return "http_429"
+        if status // 100 in {4, 5}:
+            return f"http_{status // 100}xx"
+    return None
+
+
+def _statuses(thing: object, response: object) -> Iterator[int]:
+    """As `http_throttle` looks for them: a `code` is an HTTP status only where headers or a response stand beside it."""
+    for name in _STATUS:
+        status = _attribute(thing, name)
+        if isinstance(status, int) and (name != "code" or response is not None or _attribute(thing, "headers")):
+            yield int(status)
+
+
+def _network_class(error: BaseException) -> str | None:
+    """Of all that fits, what is not just `connect`: a name that was not found also means that no connection was made."""
+    found = [known for link in _chain(error) if (known := _class_of_link(link))]
+    return next((known for known in found if known != _CONNECT), _CONNECT if found else None)
+
+
+def _class_of_link(error: BaseException) -> str | None:
+    known = _class_of_type(type(error))
+    if known is None and isinstance(error, OSError) and error.errno in _NETWORK:
+        return _CONNECT
+    return known
+
+
+def _class_of_type(kind: type) -> str | None:
+    names = (f"{parent.__module__.partition('.')[0]}.{parent.__name__}" for parent in kind.__mro__)
+    return next((_TYPES[name] for name in names if name in _TYPES), None)
+
+
+def _chain(error: BaseException) -> Iterable[BaseException]:
+    link: BaseException | None = error
+    for _ in range(_MOST_LINKS):
+        if link is None:
+            return
+        yield link
+        # What went wrong while another error was handled is another matter, but requests and urllib raise theirs so.
+        link = link.__context__ if link.__cause__ is None and isinstance(link, OSError) else link.__cause__
+
+
+def _attribute(thing: object, name: str) -> object:
+    try:
+        return cast("object", getattr(thing, name, None))
+    except Exception:
+        return None  # a property may raise anything
