@@ -19,6 +19,7 @@ LAYERS = {
     "__init__": 10,
     "_map": 9,
     "fetch": 9,
+    "inputs": 9,
     "testing": 9,
     "_stream": 8,
     "_engine": 7,

@@ -64,6 +64,7 @@ class Recorder:
         error: Callable[[Call, Exception, Callable[[], int]], Any],
     ) -> None:
         self.begun = 0  # items handed out
+        self.recorded = 0  # items that an earlier run has recorded
         self.shut = False
         self.why = "source"
         self.items: Iterator[tuple[int, Any]] = self
@@ -114,11 +115,6 @@ class Recorder:
         self._earlier = len(self._known)
         self._opened = True
         self._run.fill()
-
-    @property
-    def recorded(self) -> int:
-        """Items that an earlier run has recorded."""
-        return self._recalls.asked
 
     @property
     def ended(self) -> bool:
@@ -191,6 +187,7 @@ class Recorder:
                 self._names[taken[0]] = name
                 self._ahead.append(taken)
                 return True
+            self.recorded += 1
             recalls.ask(Recall(*taken, name[:2], row))
         return False
 

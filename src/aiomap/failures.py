@@ -1,7 +1,7 @@
 """Of which class a failure is, read from the shape of its exception.
 
-Invariant: nothing here raises, whatever the exception is made of, and no HTTP library is imported. The classes are those
-of `aiomap.fetch`, and one more: `http_429` is told apart from `http_4xx`, because it alone of them passes by itself.
+Invariant: nothing here raises, whatever the exception is made of, and no HTTP library is imported. The classes are
+those of `aiomap.fetch`, and one more: `http_429` is told apart from `http_4xx`, for it alone of them passes by itself.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _status_class(error: BaseException) -> str | None:
 
 
 def _statuses(thing: object, response: object) -> Iterator[int]:
-    """As `http_throttle` looks for them: a `code` is an HTTP status only where headers or a response stand beside it."""
+    """Where `http_throttle` looks too: a `code` is an HTTP status only where headers or a response stand beside it."""
     for name in _STATUS:
         status = _attribute(thing, name)
         if isinstance(status, int) and (name != "code" or response is not None or _attribute(thing, "headers")):
@@ -128,7 +128,7 @@ def _statuses(thing: object, response: object) -> Iterator[int]:
 
 
 def _network_class(error: BaseException) -> str | None:
-    """Of all that fits, what is not just `connect`: a name that was not found also means that no connection was made."""
+    """Of all that fits, what is not just `connect`: without a name, or TLS, there is no connection either."""
     found = [known for link in _chain(error) if (known := _class_of_link(link))]
     return next((known for known in found if known != _CONNECT), _CONNECT if found else None)
 

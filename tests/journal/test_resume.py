@@ -125,6 +125,7 @@ def test_streams_deliver_what_is_recorded_too(
         await amap(work, [*range(0, 40, 3)], journal=journal)
         work.new_calls()
         stream = aimap(work, range(40), 4, ordered=ordered, buffer=buffer, journal=journal)
+        assert (stream.stats.recorded, stream.stats.pulled) == (0, 0)
         results = await listed(stream)
         expected = [f"<{number}>" for number in range(40)]
         assert results == expected if ordered else sorted(results) == sorted(expected)

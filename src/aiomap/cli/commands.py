@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 import click
 
 from aiomap.cli import flags
+from aiomap.cli.run import run
 
 if TYPE_CHECKING:
     from aiomap.cli.sitting import Sitting
@@ -48,6 +49,9 @@ class _IoFailed(click.ClickException):
 @click.version_option(package_name="aiomap", message="%(prog)s %(version)s")
 def aiomap() -> None:
     """Run one thing for many inputs, a few at a time."""
+
+
+aiomap.add_command(run)
 
 
 @aiomap.command()

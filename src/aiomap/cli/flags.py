@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiomap._retry import Retry
     from aiomap.limits.adaptive import Adaptive
     from aiomap.limits.limit import Limit
@@ -23,15 +25,22 @@ __all__ = [
     "check_key",
     "concurrency_of",
     "limits_of",
+    "limits_of_run",
     "parse_bound",
     "parse_concurrency",
+    "parse_count",
+    "parse_duration",
+    "parse_failed",
+    "parse_halt",
     "parse_key",
     "parse_rate",
     "parse_retries",
     "parse_retry_on",
     "parse_seconds",
+    "parse_shard",
     "parse_size",
     "retry_of",
+    "retry_of_classes",
 ]
 
 Concurrency: TypeAlias = int | Literal["auto"]
@@ -40,6 +49,9 @@ _NONE: Final = "none"
 _LONG: Final = 10  # digits
 _SIZES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+_PERCENT: Final = 100
+# A share of what has ended means little before so many items have.
+_FEW: Final = 20
 _RATE: Final = re.compile(r"(\d{1,15})(?:/(\d{1,9}(?:\.\d{1,9})?)?([smh]))?", re.ASCII)
 
 # What may be tried again, by the name that is typed. The rest (bad_input, too_large, ...) would end the same again.
@@ -155,6 +167,69 @@ def parse_retry_on(_: click.Context, __: click.Parameter, value: str) -> frozens
     return frozenset(kind for name in names for kind in _RETRYABLE[name])
 
 
+def parse_count(_: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """How many there are to be."""
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) < _LONG and int(value)):
+        raise click.BadParameter(f"{value!r} is no number of items; write it as in {parameter.opts[-1]} 100")
+    return int(value)
+
+
+def parse_shard(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """One part of so many, from 1."""
+    if value is None:
+        return None
+    part, slash, parts = value.partition("/")
+    if not (slash and all(number.isascii() and number.isdigit() and len(number) < _LONG for number in (part, parts))):
+        raise click.BadParameter(f"{value!r} is no shard; write which of how many, as in --shard 1/4")
+    if not 1 <= int(part) <= int(parts):
+        raise click.BadParameter(
+            f"{value} is no shard; of {parts} parts the first is 1/{parts}, the last {parts}/{parts}"
+        )
+    return int(part), int(parts)
+
+
+def parse_duration(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """A time: 90s, 15m, 6h."""
+    if value is None:
+        return None
+    number, unit = (value[:-1], value[-1]) if value[-1:] in _SECONDS else (value, "s")
+    try:
+        seconds = float(number) * _SECONDS[unit]
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise click.BadParameter(f"{value!r} is no time; write it as in {parameter.opts[-1]} 90s, 15m or 6h")
+    return seconds
+
+
+def parse_halt(_: click.Context, __: click.Parameter, value: str | None) -> Callable[[int, int], bool]:
+    """Whether so many failures, of so many items that have ended, are too many."""
+    if value is None:
+        return lambda _failed, _ended: False
+    number = value.removesuffix("%")
+    try:
+        bound = float(number) if number != value else int(number)
+    except ValueError:
+        bound = -1
+    if number != value and 0 < bound < _PERCENT:
+        return lambda failed, ended: ended >= _FEW and failed * _PERCENT > bound * ended
+    if number == value and bound >= 0:
+        return lambda failed, _ended: failed > bound
+    raise click.BadParameter(f"{value!r} is no bound; write how many items may fail, as in --halt 500 or --halt 10%")
+
+
+def parse_failed(_: click.Context, __: click.Parameter, value: str | None) -> frozenset[str] | None:
+    """The classes of failures that are run again; empty for all."""
+    if value is None:
+        return None
+    if value == "all":
+        return frozenset()
+    names = [name.strip() for name in value.split(",")]
+    return frozenset(kind for name in names for kind in _RETRYABLE.get(name, [name]))
+
+
 def concurrency_of(flag: Concurrency) -> int | Adaptive:
     """What the library takes as `max_concurrent_tasks`."""
     if flag != "auto":
@@ -182,6 +257,27 @@ def limits_of(rate: Rate | None, key: Literal["host"] | None, tasks: int | None,
 
         limits.append(PerKey(host_of, tasks, key_rate))
     return limits
+
+
+def limits_of_run(rate: Rate | None, key: str | None, tasks: int | None, key_rate: Rate | None) -> list[Limit]:
+    """The same for `run`, where the key is a column, or the host of the link that an item is."""
+    limits: list[Limit] = [] if rate is None else [rate]
+    if key is not None:
+        from aiomap.cli.keys import key_of_entry
+        from aiomap.limits.per_key import PerKey
+
+        limits.append(PerKey(key_of_entry(key), tasks, key_rate))
+    return limits
+
+
+def retry_of_classes(retries: int, classes: frozenset[str]) -> Retry | None:
+    """The same as `retry_of`, for any function: classes of failures as `aiomap.failures` knows them."""
+    if not retries:
+        return None
+    from aiomap._retry import Retry
+    from aiomap.failures import failure_class
+
+    return Retry(lambda error: failure_class(error) in classes, attempts=retries + 1)
 
 
 def retry_of(retries: int, classes: frozenset[str]) -> Retry | None:

@@ -1,0 +1,323 @@
+"""One sitting of `aiomap run`: from the records of the input, by way of the journal, to the output.
+
+Invariant: the journal decides what is true. The output and the file of failures follow from it, however the sitting
+ends; what was completed is safe, and is not run again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
+
+from aiomap._map import aoutcomes
+from aiomap._outcome import Outcome
+from aiomap.cli.screen import Screen, State, View
+from aiomap.cli.tally import Tally
+from aiomap.failures import failure_class
+from aiomap.inputs import BadRecord, Entry
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from aiomap._retry import Retry
+    from aiomap._stream import Stream
+    from aiomap.journal import Journal
+    from aiomap.limits.adaptive import Adaptive
+    from aiomap.limits.limit import Limit
+
+__all__ = ["Job", "Output", "Plan", "Stop"]
+
+# How many times Ctrl-C must be pressed to cancel what is in flight; once more ends the process.
+_CANCELS: Final = 2
+# Seconds that what is in flight has after SIGTERM; who sends that sends SIGKILL soon.
+_GRACE: Final = 20.0
+# Seconds between two looks, for the screen and for what there is to write.
+_LOOK: Final = 0.1
+# Outcomes that may wait to be written. Then no more are taken.
+_MOST_TAKEN: Final = 5000
+_LONGEST: Final = 10  # items that are told of at SIGUSR1
+
+
+class Stop(Enum):
+    """Why a sitting ended before its input did."""
+
+    INTERRUPTED = "stopped by Ctrl-C"
+    TERMINATED = "stopped by SIGTERM"
+    HUNG_UP = "stopped by SIGHUP"
+    HALTED = "halted: too many items failed"
+    OUT_OF_TIME = "out of time"
+
+
+class Output(Protocol):
+    """Where the outcomes go; each of these may be called in a thread, one at a time."""
+
+    def add(self, outcomes: list[Outcome[Entry, Any]]) -> None:
+        """Takes outcomes, those of earlier sittings too."""
+        ...
+
+    def finish(self, *, whole: bool) -> None:
+        """The sitting is over; `whole`: all of the input was seen."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """What a sitting is to do.
+
+    function: called with an item; with what `setup` gives as well, if there is one.
+    setup: gives an async context manager, entered once, whose value is the function's second argument.
+    total: how many records there are; `None` if nobody knows.
+    halt: whether a run of so many failed and so many ended items is hopeless.
+    max_time: seconds after which nothing new is started; `None`: no bound.
+    """
+
+    function: Callable[..., Awaitable[Any]]
+    entries: Iterable[Entry]
+    max_concurrent_tasks: int | Adaptive
+    setup: Callable[[], Any] | None = None
+    total: int | None = None
+    timeout: float | None = None
+    retry: Retry | None = None
+    limits: list[Limit] = field(default_factory=list["Limit"])
+    journal: Journal | None = None
+    ordered: bool = False
+    halt: Callable[[int, int], bool] = lambda _, __: False
+    max_time: float | None = None
+
+
+@final
+class Job:
+    """Runs a plan; `run` does it.
+
+    tally, view: what it came to. stop: why it ended early; `None` if it did not. failed: how many items have failed,
+    those of earlier sittings that were not run again too.
+    """
+
+    def __init__(self, plan: Plan, output: Output, screen: Screen) -> None:
+        self.tally = Tally()
+        self.stop: Stop | None = None
+        self.failed = 0
+        self._plan, self._output, self._screen = plan, output, screen
+        self._state: State = "running"
+        self._signals = 0
+        self._running: dict[int, tuple[float, Entry]] = {}  # by index: since when
+        self._taken: list[Outcome[Entry, Any]] = []
+        self._stopped = False
+        self._idle = asyncio.Event()  # nothing is being written
+        self._idle.set()
+        self._unwritable: BaseException | None = None
+        self._ticking: asyncio.TimerHandle
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reading: asyncio.Task[Any] | None = None
+        self._stream: Stream[Outcome[Entry, Any]]
+        self._began = time.monotonic()
+
+    def run(self) -> None:
+        """Raises what made it impossible: JournalError, `WriteFailed`, an error of the input or of the set-up."""
+        with _handlers(self._signalled):
+            asyncio.run(self._run())
+
+    @property
+    def view(self) -> View:
+        """How it stands."""
+        now = time.monotonic()
+        return View(
+            self._stream.stats,
+            self._stream.max_concurrent_tasks,
+            self._plan.total,
+            now - self._began,
+            self.tally,
+            self._state,
+            time.time(),
+            ages=[now - since for since, _ in self._running.values()],
+        )
+
+    async def _run(self) -> None:
+        plan, self._loop = self._plan, asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            arguments = () if plan.setup is None else (await stack.enter_async_context(plan.setup()),)
+            self._stream = stream = aoutcomes(
+                self._calling(arguments),
+                plan.entries,
+                plan.max_concurrent_tasks,
+                ordered=plan.ordered,
+                timeout=plan.timeout,
+                retry=plan.retry,
+                limits=plan.limits,
+                journal=plan.journal,
+            )
+            await stack.enter_async_context(stream)
+            if plan.max_time is not None:
+                self._loop.call_later(plan.max_time, self._drain, Stop.OUT_OF_TIME)
+            await self._read_all(stream)
+            self._look()
+
+    async def _read_all(self, stream: Stream[Outcome[Entry, Any]]) -> None:
+        self._reading = task = asyncio.current_task()
+        self._tick()
+        try:
+            await self._read(stream)
+        except asyncio.CancelledError:
+            if task is None or not self._stopped:
+                raise
+            task.uncancel()
+            await stream.aclose()
+            await self._read(stream)  # what was completed before
+        finally:
+            self._reading = None
+            self._ticking.cancel()
+            await self._written()
+        if self._unwritable is not None:
+            raise self._unwritable
+        await asyncio.to_thread(self._finish)
+
+    async def _read(self, stream: Stream[Outcome[Entry, Any]]) -> None:
+        async for outcome in stream:
+            self._take(outcome)
+            if len(self._taken) >= _MOST_TAKEN:
+                self._write()
+                await self._written()
+
+    def _tick(self) -> None:
+        self._look()
+        self._write()
+        self._ticking = asyncio.get_running_loop().call_later(_LOOK, self._tick)
+
+    def _write(self) -> None:
+        """Has what was taken written by a thread, unless that is at it still."""
+        if self._taken and self._idle.is_set() and self._unwritable is None:
+            taken, self._taken = self._taken, []
+            self._idle.clear()
+            added = asyncio.get_running_loop().run_in_executor(None, self._output.add, taken)
+            added.add_done_callback(self._added)
+
+    def _added(self, added: asyncio.Future[None]) -> None:
+        self._idle.set()
+        self._unwritable = added.exception()
+        if self._unwritable is not None:
+            self._end()
+
+    async def _written(self) -> None:
+        while not self._idle.is_set():
+            await self._idle.wait()
+
+    def _finish(self) -> None:
+        self._output.add(self._taken)
+        self._output.finish(whole=self.stop is None)
+
+    def _take(self, outcome: Outcome[Entry, Any]) -> None:
+        self._taken.append(outcome)
+        self.failed += outcome.error is not None
+        if outcome.started < 0:  # of an earlier sitting
+            return
+        if outcome.error is None:
+            self.tally.add_success(outcome.elapsed, outcome.attempts)
+            return
+        where = f"line {outcome.item.line:,}"
+        kind, message = failure_class(outcome.error), str(outcome.error)
+        self.tally.add_failure(kind, where, message, outcome.elapsed, outcome.attempts)
+        stats = self._stream.stats
+        if self._plan.halt(stats.failed, stats.done + stats.failed + stats.skipped):
+            self._halt()
+
+    def _look(self) -> None:
+        self._screen.show(self.view)
+
+    def _calling(self, arguments: tuple[Any, ...]) -> Callable[[Entry], Awaitable[Any]]:
+        """The function for the map: it takes an entry, and counts as the user's own where a journal asks for that."""
+        function, running = self._plan.function, self._running
+
+        async def call(entry: Entry) -> Any:
+            if entry.fault is not None:
+                raise BadRecord(entry.fault)
+            running[entry.index] = time.monotonic(), entry
+            try:
+                return await function(entry.item, *arguments)
+            finally:
+                del running[entry.index]
+                if self._state == "draining" and not running:
+                    # Once this attempt has ended, and its outcome, if it is one, is there to be taken.
+                    asyncio.get_running_loop().call_soon(self._end)
+
+        return update_wrapper(call, function)
+
+    def _signalled(self, number: int, _: FrameType | None) -> None:
+        """The signal handler: called between two bytecodes of the main thread, so no blocked loop can put it off."""
+        if number == signal.SIGUSR1:
+            self._in_loop(self._tell)
+            return
+        self._signals += number == signal.SIGINT
+        if self._loop is None or self._signals > _CANCELS:
+            self._screen.abandon()
+            os._exit(128 + number)
+        if number == signal.SIGINT:
+            self._in_loop(self._drain if self._signals == 1 else self._cancel, Stop.INTERRUPTED)
+        else:
+            self._in_loop(self._drain, Stop.TERMINATED if number == signal.SIGTERM else Stop.HUNG_UP)
+
+    def _in_loop(self, react: Callable[..., None], *arguments: Stop) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: it is all over anyway
+                self._loop.call_soon_threadsafe(react, *arguments)
+
+    def _drain(self, why: Stop) -> None:
+        """Nothing more is started. What is in flight is finished; what waits, for a limit or a retry, is left."""
+        if self.stop is None:
+            self.stop = why
+        if self._state == "running":
+            self._state = "draining"
+            self._stream.pause()
+            if why is Stop.TERMINATED:
+                asyncio.get_running_loop().call_later(_GRACE, self._cancel, why)
+            self._look()
+        if not self._running:
+            self._end()
+
+    def _halt(self) -> None:
+        self._cancel(Stop.HALTED)
+
+    def _cancel(self, why: Stop) -> None:
+        if self.stop is None:
+            self.stop = why
+        self._state = "cancelling"
+        self._look()
+        self._end()
+
+    def _end(self) -> None:
+        """Has the stream closed by the one who reads it, who takes what is in it before."""
+        if not self._stopped and self._reading is not None:
+            self._stopped = True
+            self._reading.cancel()
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        longest = sorted(self._running.values(), key=lambda running: running[0])[:_LONGEST]
+        stats = self._stream.stats
+        rows = [f"aiomap: {stats.done:,} done, {stats.failed:,} failed, {stats.running:,} running"]
+        rows += [f"  for {now - since:8.1f} s: line {entry.line:,}, {entry.key}" for since, entry in longest]
+        self._screen.say("\n".join(rows))
+
+
+@contextmanager
+def _handlers(react: Callable[[int, FrameType | None], None]) -> Generator[None]:
+    """Reacts to signals, but not to those that the process was told to ignore, as a script's are that ends in `&`."""
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    }
+    ours = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in ours:
+        signal.signal(number, react)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])

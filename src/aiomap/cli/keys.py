@@ -1,0 +1,43 @@
+"""What an item is bounded by: the host of a link, or the value of a column.
+
+Invariant: an item that has no such thing is not bounded, and is no error: that is for the function to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from aiomap.inputs import Entry
+
+__all__ = ["key_of_entry"]
+
+
+def key_of_entry(name: str) -> Callable[[Entry], Hashable | None]:
+    """The key of an entry: `host`, or the name of a column."""
+    return _host if name == "host" else lambda entry: _column(entry.item, name)
+
+
+def _column(item: Any, name: str) -> Hashable | None:
+    value = item.get(name) if isinstance(item, dict) else None
+    return value if isinstance(value, Hashable) else repr(value)
+
+
+def _host(entry: Entry) -> str | None:
+    item = entry.item
+    links = (
+        [item]
+        if isinstance(item, str)
+        else [item.get(name) for name in ("url", "link")]
+        if isinstance(item, dict)
+        else []
+    )
+    for link in links:
+        if isinstance(link, str):
+            try:
+                return urlsplit(link).hostname
+            except ValueError:
+                return None
+    return None

@@ -1,0 +1,8 @@
+"""Inputs: files of JSON Lines, CSV, text and Parquet, as the items of a job."""
+
+from __future__ import annotations
+
+from aiomap.inputs.entries import Entries, entries
+from aiomap.inputs.record import BadInput, BadRecord, Entry, Format
+
+__all__ = ["BadInput", "BadRecord", "Entries", "Entry", "Format", "entries"]

@@ -1,0 +1,210 @@
+"""From a path to records: which format it is, whether it is compressed, and how much of it was read.
+
+Invariant: what is no regular file is opened once and read once. However a file ends, what came before it was given.
+"""
+
+from __future__ import annotations
+
+import stat
+import sys
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, Final, cast, final, get_args
+
+from aiomap._foreign import printable
+from aiomap.inputs.csv_rows import csv_records
+from aiomap.inputs.json_lines import json_records
+from aiomap.inputs.parquet_rows import parquet_module, parquet_records
+from aiomap.inputs.record import BadInput, Format, Record, faulty
+from aiomap.inputs.text_lines import text_records
+from aiomap.lines import Line, LineCutter
+
+__all__ = ["STDIN", "Source"]
+
+STDIN: Final = "-"
+
+_FORMATS: Final[dict[str, Format]] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".txt": "text",
+    ".parquet": "parquet",
+}
+_CHUNK: Final = 1 << 16
+_GZIP: Final = b"\x1f\x8b"
+_WITH_GZIP_HEADER: Final = 31
+_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
+
+
+class _Torn(Exception):
+    """Compressed data that does not go on as it began."""
+
+
+@final
+class Source:
+    """An input: `records` reads it.
+
+    name: what it is called in front of people.
+    size: bytes, `None` for what is no regular file; bytes_read: how many of them were.
+
+    Raises `BadInput` for what can be said before it is read, for a regular file up to its first record, and
+    `MissingExtra` if there is nothing to read its format with.
+    """
+
+    def __init__(self, path: str, format: Format | None, id_column: str | None) -> None:  # noqa: A002
+        self.name = "standard input" if path == STDIN else printable(path)
+        self.bytes_read = 0
+        self._path = path
+        self._id_column = id_column
+        self._format: Final[Format] = _format_of(path, self.name, format)
+        self.size = None if path == STDIN else _size(path, self.name)
+        self._tear: tuple[Line, str] | None = None
+        self._check()
+
+    def records(self) -> Generator[Record]:
+        """All of its records. `OSError` if the disk fails."""
+        last = 0
+        with self._opened() as file:
+            for record in self._parsed(file):
+                last = record.line
+                yield record
+        if self._tear is not None:
+            yield self._torn_record(*self._tear, last)
+
+    def _check(self) -> None:
+        if self._id_column is not None and self._format == "text":
+            raise BadInput(
+                f"{self.name} is text, which has no columns for --id to name: each line is its own key; "
+                "leave out --id, or add --format jsonl or csv"
+            )
+        if self._format == "parquet":
+            parquet_module()
+            if self.size is None:
+                raise BadInput(f"{self.name} is no regular file, and Parquet is read from its end; write it to a file")
+        if self.size is not None:
+            first = self.records()
+            next(first, None)
+            first.close()
+            self.bytes_read = 0
+            self._tear = None
+
+    @contextmanager
+    def _opened(self) -> Generator[Any]:
+        if self._path == STDIN:
+            if sys.stdin is None:
+                raise BadInput("standard input is closed")
+            yield sys.stdin.buffer
+            return
+        try:
+            file = Path(self._path).open("rb")  # noqa: SIM115  (what goes wrong later is no matter of opening it)
+        except OSError as error:
+            raise BadInput(f"cannot read {self.name}: {error.strerror}") from error
+        with file:
+            yield file
+
+    def _parsed(self, file: BufferedReader) -> Iterator[Record]:
+        match self._format:
+            case "text":
+                return text_records(self._lines(file), self.name)
+            case "jsonl":
+                return json_records(self._lines(file), self.name, self._id_column)
+            case "csv":
+                return csv_records(self._lines(file), self.name, self._id_column)
+            case "parquet":
+                if file.peek(2).startswith(_GZIP):
+                    raise BadInput(f"{self.name} is Parquet within gzip, which it needs not; unpack it with  gunzip")
+                return parquet_records(file, self.name, self._id_column, self._note)
+
+    def _note(self, share: float) -> None:
+        self.bytes_read = int(share * (self.size or 0))
+
+    def _lines(self, file: BufferedReader) -> Iterator[Line]:
+        cutter = LineCutter()
+        ended = 0
+        try:
+            for chunk in self._text(file):
+                ended += chunk.count(b"\n")
+                yield from cutter.feed(chunk)
+        except _Torn as torn:
+            begun = b"".join([line.content for line in cutter.end()])
+            self._tear = Line(ended + 1, begun), str(torn)
+            return
+        yield from cutter.end()
+
+    def _text(self, file: BufferedReader) -> Iterator[bytes]:
+        """The bytes, not compressed any more."""
+        chunks = self._chunks(file)
+        head = b""
+        while len(head) < len(_GZIP) and (chunk := next(chunks, b"")):  # a pipe may give one byte at a time
+            head += chunk
+        if head.startswith(_UTF_16):
+            raise BadInput(f"{self.name} is in UTF-16; write it anew with  iconv -f UTF-16 -t UTF-8")
+        if head.startswith(_GZIP):
+            return _inflated(head, chunks)
+        return _all_of(head, chunks)
+
+    def _chunks(self, file: BufferedReader) -> Iterator[bytes]:
+        # Not read(), which would wait for a slow pipe to fill the whole chunk.
+        while chunk := file.read1(_CHUNK):
+            self.bytes_read += len(chunk)
+            yield chunk
+
+    def _torn_record(self, line: Line, reason: str, last: int) -> Record:
+        if not last:
+            raise BadInput(f"{self.name} cannot be unpacked: {reason}; make it anew")
+        number = last + 1 if self._format == "csv" else line.number
+        place = f"line {line.number} of {self.name}"
+        return faulty(number, line.content, place, f"{reason}, and what follows is lost: make the file anew")
+
+
+def _format_of(path: str, name: str, format: str | None) -> Format:  # noqa: A002
+    known = get_args(Format)
+    choice = f"--format {', '.join(known[:-1])} or {known[-1]}"
+    if format is not None:
+        if format not in known:
+            raise BadInput(f"{printable(format)!r} is no format; write {choice}")
+        return cast("Format", format)
+    if path == STDIN:
+        raise BadInput(f"{name} has no name that tells its format; add {choice}")
+    suffix = Path(path.lower().removesuffix(".gz")).suffix
+    if suffix not in _FORMATS:
+        raise BadInput(f"the name {name} does not tell its format; add {choice}")
+    return _FORMATS[suffix]
+
+
+def _size(path: str, name: str) -> int | None:
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError) as error:  # a ValueError for a NUL in the name
+        raise BadInput(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise BadInput(f"{name} is a folder; name the files in it, as in {name.rstrip('/')}/*")
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _all_of(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    yield head
+    yield from chunks
+
+
+def _inflated(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """What is packed in one or more members of gzip, a chunk at a time however well it was packed."""
+    member = zlib.decompressobj(_WITH_GZIP_HEADER)
+    for chunk in _all_of(head, chunks):
+        packed = chunk
+        while packed:
+            if member.eof:
+                packed = packed.lstrip(b"\0")  # as tapes are filled up
+                if not packed:
+                    break
+                member = zlib.decompressobj(_WITH_GZIP_HEADER)
+            try:
+                yield member.decompress(packed, _CHUNK)
+            except zlib.error:
+                raise _Torn("the gzip data is damaged here") from None
+            packed = member.unconsumed_tail or member.unused_data
+    if not member.eof:
+        raise _Torn("the gzip data is cut short here")
