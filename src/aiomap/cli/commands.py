@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 import click
 
 from aiomap.cli import flags
+from aiomap.cli.look import check, errors, export, status
 from aiomap.cli.run import run
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def aiomap() -> None:
     """Run one thing for many inputs, a few at a time."""
 
 
-aiomap.add_command(run)
+for command in (run, status, errors, check, export):
+    aiomap.add_command(command)
 
 
 @aiomap.command()

@@ -14,9 +14,9 @@ from typing import Any, Final
 from aiomap.errors import JournalError
 from aiomap.journal.database import STRICT, check_kind, check_place, connected, damaged, is_empty, own_errors, own_name
 from aiomap.journal.rows import Row, checked
-from aiomap.journal.sittings import last_opening
+from aiomap.journal.sittings import last_opening, sitting_of
 
-__all__ = ["identity_of", "read_rows", "reading"]
+__all__ = ["identity_of", "read_rows", "reading", "sittings_of"]
 
 _LAST_OF_EACH: Final = (
     "SELECT * FROM outcome WHERE id IN (SELECT max(id) FROM outcome WHERE id >= ? GROUP BY key, occurrence) ORDER BY id"
@@ -46,6 +46,20 @@ def identity_of(path: str) -> dict[str, Any]:
     if opening is None:
         raise JournalError(path, "no run has begun in it")
     return opening.identity
+
+
+def sittings_of(path: str) -> list[dict[str, Any]]:
+    """What was written when a sitting began or ended, in that order; JournalDamaged if one is not as it was written."""
+    with reading(path) as connection:
+        if is_empty(connection):
+            return []
+        found = [
+            sitting_of(number, values) for number, *values in connection.execute("SELECT * FROM sitting ORDER BY id")
+        ]
+    told = [body for body in found if body is not None]
+    if len(told) < len(found):
+        raise damaged(path, "a sitting is not as it was written")
+    return told
 
 
 @contextmanager

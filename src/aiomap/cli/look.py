@@ -1,0 +1,247 @@
+"""`aiomap status`, `errors`, `check` and `export`: what a job has come to, from its journal.
+
+Invariant: they only read, a run may be on meanwhile, and what they say comes from the journal alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from aiomap._foreign import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from aiomap.errors import RecordedFailure
+
+__all__ = ["check", "errors", "export", "status"]
+
+_FAILURES: Final = 1
+_SHOWN: Final = 20  # groups of failures
+_WIDTH: Final = 100  # characters of an example
+
+# What makes two messages of one kind different.
+_NUMBERS: Final = re.compile(r"\d+")
+_QUOTED: Final = re.compile(r"'[^']*'|\"[^\"]*\"|https?://\S+")
+
+
+class _Refused(click.ClickException):
+    exit_code = 3
+
+
+class _Unreadable(click.ClickException):
+    exit_code = 2
+
+
+@click.command()
+@click.argument("output", metavar="OUT")
+@click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
+def status(output: str, *, as_json: bool) -> int:
+    """Say how far the job of OUT has come.
+
+    \b
+      aiomap status out.jsonl
+      aiomap status out.jsonl --json | jq .failed
+    """  # noqa: D301  (click takes the character \b as: leave these lines as they are)
+    told = _read(output, _status)
+    click.echo(json.dumps(told) if as_json else _in_words(output, told))
+    return 0
+
+
+@click.command()
+@click.argument("output", metavar="OUT")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each group.")
+def errors(output: str, *, as_json: bool) -> int:
+    """Show the failures of the job of OUT, those that differ only in a name or a number as one.
+
+    \b
+      aiomap errors out.jsonl
+      aiomap run job.py:lookup ids.csv -o out.jsonl --retry-failed timeout
+    """  # noqa: D301  (the same)
+    groups = _read(output, _groups)
+    if as_json:
+        for group in groups:
+            told = {"class": group.kind, "type": group.type_name, "count": group.count, "example": group.example}
+            click.echo(json.dumps({**told, "key": group.key, "index": group.index}))
+        return 0
+    if not groups:
+        click.echo(f"aiomap: {printable(output)} has no failures")
+        return 0
+    for group in groups[:_SHOWN]:
+        click.echo(f"{group.count:>9,}  {printable(group.kind)}: {printable(group.example)[:_WIDTH]}")
+        click.echo(f"           as for {printable(group.key)[:_WIDTH]} (index {group.index:,})")
+    if len(groups) > _SHOWN:
+        click.echo(f"           and {len(groups) - _SHOWN:,} more kinds; --json has them all")
+    kinds = ",".join(dict.fromkeys(group.kind for group in groups))
+    click.echo(f"to run them again, add to the command:  --retry-failed {printable(kinds)}")
+    return 0
+
+
+@click.command()
+@click.argument("output", metavar="OUT")
+def check(output: str) -> int:
+    """Read the journal of OUT and OUT itself, and say whether all is as it was written.
+
+    Exit status: 0 it is, 1 it is not.
+    """
+    from aiomap.journal import Journal
+
+    report = _read(output, lambda journal: Journal(journal).check())
+    problems = list(report.problems)
+    if report.ok:
+        problems += _read(output, lambda journal: _differences(output, journal))
+    for problem in problems:
+        click.echo(f"aiomap: {printable(problem)}", err=True)
+    if report.problems:
+        click.echo("aiomap: Journal(...).repair(into=...) saves what is whole", err=True)
+    click.echo(f"aiomap: {report.rows:,} rows, {'all as they were written' if not problems else 'not all is well'}")
+    return _FAILURES if problems else 0
+
+
+@click.command()
+@click.argument("output", metavar="OUT")
+@click.option("--to", "kind", type=click.Choice(["csv", "parquet", "jsonl"]), required=True, help="What it is to be.")
+@click.option("-o", "--output", "target", metavar="FILE", default="-", show_default=True, help="Where it goes.")
+@click.option("--excel-safe", is_flag=True, help="Put a ' before cells that a spreadsheet would take for formulas.")
+def export(output: str, kind: Any, target: str, *, excel_safe: bool) -> int:
+    """Write the results of the job of OUT as a table, in the order of the input.
+
+    \b
+      aiomap export out.jsonl --to csv -o out.csv
+      aiomap export out.jsonl --to parquet -o out.parquet
+    """  # noqa: D301  (the same)
+    from aiomap.cli.export import Untabular
+    from aiomap.cli.export import export as written
+    from aiomap.cli.output import WriteFailed
+    from aiomap.errors import MissingExtra
+
+    try:
+        rows = _read(output, lambda journal: written(journal, kind, target, excel_safe=excel_safe))
+    except BrokenPipeError:
+        return 141
+    except (Untabular, MissingExtra) as error:
+        raise _Unreadable(printable(str(error))) from error
+    except WriteFailed as error:
+        failed = click.ClickException(printable(str(error)))
+        failed.show()
+        return 6
+    if target != "-":
+        click.echo(f"aiomap: {rows:,} rows in {printable(target)}", err=True)
+    return 0
+
+
+def _read(output: str, what: Callable[[str], Any]) -> Any:
+    """What that says of the journal of OUT."""
+    from aiomap.errors import JournalDamaged, JournalError
+
+    try:
+        return what(output + ".run")
+    except JournalDamaged as error:
+        raise _Refused(printable(str(error))) from error
+    except JournalError as error:
+        raise _Unreadable(printable(f"{error}. Name the OUT of a job, as in  aiomap status out.jsonl")) from error
+
+
+def _differences(output: str, journal: str) -> list[str]:
+    """Where OUT is not what the journal gives, in the order of recording or in that of the input."""
+    from aiomap.cli.out_file import line_of, rows_in_input_order
+    from aiomap.journal.reading import read_rows
+    from aiomap.journal.rows import DONE
+
+    orders = (
+        (line_of(row) for _, row in read_rows(journal) if row[2] == DONE),
+        map(line_of, rows_in_input_order(journal)),
+    )
+    try:
+        ends = [_first_difference(output, lines) for lines in orders]
+    except OSError as error:
+        return [f"{output} cannot be read: {error.strerror}"]
+    if None in ends:
+        return []
+    return [f"{output} is not what its journal gives, from line {max(end or 0 for end in ends)} on: run it again"]
+
+
+def _first_difference(output: str, lines: Iterator[bytes]) -> int | None:
+    """The first line that is not as it must be, from 1; `None` if there is none."""
+    with open(output, "rb") as file:  # noqa: PTH123  (a path is text here)
+        for number, (there, line) in enumerate(zip_longest(file, lines), 1):
+            if there != line:
+                return number
+    return None
+
+
+def _status(journal: str) -> dict[str, Any]:
+    from aiomap.journal.lock import is_held
+    from aiomap.journal.reading import read_rows, sittings_of
+    from aiomap.journal.record import failure_of
+    from aiomap.journal.rows import DONE, FAILED
+
+    done = skipped = 0
+    failed: Counter[str] = Counter()
+    for _, row in read_rows(journal):
+        if row[2] == FAILED:
+            failed[failure_of(journal, row).kind] += 1
+        elif row[2] == DONE:
+            done += 1
+        else:
+            skipped += 1
+    opened = [body for body in sittings_of(journal) if "opens" in body]
+    return {
+        "done": done,
+        "failed": failed.total(),
+        "skipped": skipped,
+        "failures": dict(failed.most_common()),
+        "sittings": len(opened),
+        "since": opened[-1]["at"] if opened else None,
+        "function": opened[-1]["opens"].get("function") if opened else None,
+        "running": is_held(journal),
+    }
+
+
+def _in_words(output: str, told: dict[str, Any]) -> str:
+    rows = [f"{printable(output)}: {told['done']:,} done, {told['failed']:,} failed, {told['skipped']:,} skipped"]
+    rows += [f"  {count:>9,}  {printable(kind)}" for kind, count in told["failures"].items()]
+    if told["since"] is not None:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["since"]))
+        now = "running now" if told["running"] else "not running"
+        rows.append(f"  {printable(str(told['function']))}, sitting {told['sittings']} began {since}; {now}")
+    return "\n".join(rows)
+
+
+@dataclass
+class _Group:
+    kind: str
+    type_name: str
+    example: str
+    key: str
+    index: int
+    count: int = 0
+
+
+def _groups(journal: str) -> list[_Group]:
+    groups: dict[tuple[str, str], _Group] = {}
+    for failure, key, index in _failures(journal):
+        message = _NUMBERS.sub("N", _QUOTED.sub("...", failure.message))
+        group = groups.setdefault(
+            (failure.kind, message), _Group(failure.kind, failure.type_name, failure.message, key, index)
+        )
+        group.count += 1
+    return sorted(groups.values(), key=lambda group: -group.count)
+
+
+def _failures(journal: str) -> Iterator[tuple[RecordedFailure, str, int]]:
+    from aiomap.journal.reading import read_rows
+    from aiomap.journal.record import failure_of
+    from aiomap.journal.rows import FAILED
+
+    for _, row in read_rows(journal):
+        if row[2] == FAILED:
+            yield failure_of(journal, row), row[7] or row[0].hex(), row[3]
