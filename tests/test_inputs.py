@@ -16,7 +16,7 @@ from io import BufferedReader, BytesIO, RawIOBase
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -29,14 +29,39 @@ from aiomap.inputs.csv_rows import _Rows
 from aiomap.journal.keys import key_of
 from aiomap.lines import read_lines
 
-FORMATS: list[Literal["jsonl", "csv", "text"]] = ["jsonl", "csv", "text"]
-WITH_COLUMNS: list[Literal["jsonl", "csv"]] = ["jsonl", "csv"]
-
 # Bytes that mean something to one of the formats.
 pieces = st.sampled_from(
     [
-        *(b"\n", b"\r\n", b"\r", b",", b'"', b'""', b'","', b"a", b" ", b"\xff", b"\0", b"\xef\xbb\xbf", b"\xe2\x80\xa8"),
-        *(b"id", b"id,b\n", b"1", b"NaN", b"1e999", b"[", b"]", b'{"id":', b"}", b'"\\ud800"', b"null", b"\x1f\x8b", b":"),
+        *(
+            b"\n",
+            b"\r\n",
+            b"\r",
+            b",",
+            b'"',
+            b'""',
+            b'","',
+            b"a",
+            b" ",
+            b"\xff",
+            b"\0",
+            b"\xef\xbb\xbf",
+            b"\xe2\x80\xa8",
+        ),
+        *(
+            b"id",
+            b"id,b\n",
+            b"1",
+            b"NaN",
+            b"1e999",
+            b"[",
+            b"]",
+            b'{"id":',
+            b"}",
+            b'"\\ud800"',
+            b"null",
+            b"\x1f\x8b",
+            b":",
+        ),
     ]
 )
 any_bytes = st.one_of(st.lists(pieces, max_size=40).map(b"".join), st.binary(max_size=60))
@@ -127,7 +152,11 @@ def test_blank_lines_within_quotes_are_part_of_the_field() -> None:
 
 
 def test_a_named_column_is_the_key() -> None:
-    assert [entry.key for entry in piped(b'{"id":7}\n{"id":"x"}\n{"id":0}', format="jsonl", id_column="id")] == [7, "x", 0]
+    assert [entry.key for entry in piped(b'{"id":7}\n{"id":"x"}\n{"id":0}', format="jsonl", id_column="id")] == [
+        7,
+        "x",
+        0,
+    ]
     assert [entry.key for entry in piped(b"a,id\n1,7\n2,x", format="csv", id_column="id")] == ["7", "x"]
 
 
@@ -149,7 +178,9 @@ def test_the_last_of_two_equal_members_counts() -> None:
 def test_only_a_line_feed_ends_a_line() -> None:
     text = "a\u2028b\u0085c\x0bd\x0ce"
     assert items(text.encode(), format="text") == [text]
-    assert items(json.dumps(text, ensure_ascii=False).encode().replace(b"\\u000b", b"").replace(b"\\f", b""), format="jsonl")
+    assert items(
+        json.dumps(text, ensure_ascii=False).encode().replace(b"\\u000b", b"").replace(b"\\f", b""), format="jsonl"
+    )
     assert items(b"k\n" + text.encode(), format="csv") == [{"k": text}]
 
 
@@ -381,7 +412,7 @@ def test_a_first_row_that_names_no_columns_is_a_bad_input(header: bytes, reason:
 @given(st.lists(st.lists(st.text(st.sampled_from('a",\n é'), max_size=5), min_size=2, max_size=2), max_size=5))
 def test_what_the_csv_module_writes_is_read_as_it_was(rows: list[list[str]]) -> None:
     file = SimpleNamespace(text="")
-    writer = csv.writer(SimpleNamespace(write=lambda text: setattr(file, "text", file.text + text)))  # type: ignore[arg-type]
+    writer = csv.writer(SimpleNamespace(write=lambda text: setattr(file, "text", file.text + text)))
     # A line of blanks alone is blank, also within quotes.
     meant = [["\n".join(part if part.strip() else "" for part in f.split("\n")) for f in row] for row in rows]
     writer.writerows([["a", "b"], *meant])
@@ -403,10 +434,10 @@ def line_numbers(data: bytes) -> list[int]:
 
 
 @given(any_bytes, st.sampled_from(["jsonl", "text"]), st.sampled_from([None, "id"]))
-def test_any_bytes_give_one_entry_for_each_line_that_is_not_blank(data: bytes, format: str, column: str | None) -> None:
-    id_column = None if format == "text" else column
+def test_any_bytes_give_one_entry_for_each_line_that_is_not_blank(data: bytes, kind: str, column: str | None) -> None:
+    id_column = None if kind == "text" else column
     try:
-        got = list(piped(data, format=format, id_column=id_column))
+        got = list(piped(data, format=kind, id_column=id_column))
     except BadInput:
         assert data.startswith((b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b"))
         return
@@ -506,7 +537,10 @@ def test_what_cannot_be_read_at_all_is_said_before_anything_is_asked_for(
 
 
 def test_a_path_that_leads_nowhere_is_a_bad_input(tmp_path: Path) -> None:
-    for path, reason in [("no\x1b.txt", "cannot read no\N{REPLACEMENT CHARACTER}.txt: No such file"), ("\0.txt", "null")]:
+    for path, reason in [
+        ("no\x1b.txt", "cannot read no\N{REPLACEMENT CHARACTER}.txt: No such file"),
+        ("\0.txt", "null"),
+    ]:
         with pytest.raises(BadInput) as caught:
             entries([path])
         assert reason in str(caught.value)
@@ -519,7 +553,10 @@ def test_standard_input_needs_a_format_and_is_read_once() -> None:
         entries(["-"])
     with pytest.raises(BadInput, match="read once only"):
         entries(["-", "-"], format="text")
-    with pytest.raises(BadInput, match="write it to a file"), mock.patch.dict(sys.modules, {"pyarrow.parquet": SimpleNamespace()}):
+    with (
+        pytest.raises(BadInput, match="write it to a file"),
+        mock.patch.dict(sys.modules, {"pyarrow.parquet": SimpleNamespace()}),
+    ):
         entries(["-"], format="parquet")
     with mock.patch.object(sys, "stdin", None), pytest.raises(BadInput, match="is closed"):
         next(entries(["-"], format="text"))
@@ -558,13 +595,13 @@ def test_the_lost_end_of_a_csv_is_its_last_record() -> None:
 
 
 def test_how_much_was_read_is_known_in_bytes_of_the_disk(written: Written) -> None:
-    plain, packed = b"x\n" * 100_000, gzip.compress(b"y\n" * 100_000)
+    plain, packed = b"x\n" * 50_000, gzip.compress(b"y\n" * 10_000)
     got = entries([written("a.txt", plain), written("b.txt.gz", packed)])
     assert (got.bytes_read, got.total_bytes, got.records) == (0, len(plain) + len(packed), 0)
     next(got)
     assert 0 < got.bytes_read < len(plain)
-    assert sum(1 for _ in got) == 199_999
-    assert (got.bytes_read, got.records) == (got.total_bytes, 200_000)
+    assert sum(1 for _ in got) == 59_999
+    assert (got.bytes_read, got.records) == (got.total_bytes, 60_000)
     assert entries(["-"], format="text").total_bytes is None
 
 
@@ -597,28 +634,30 @@ def test_a_read_that_fails_is_no_fault_of_a_line() -> None:
         list(piped(BufferedReader(Endless(chunks())), format="text"))
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_memory_is_constant_whatever_the_length(format: Literal["jsonl", "csv", "text"]) -> None:
-    line = {"jsonl": b'{"a": "0123456789"}\n', "csv": b'a,"0123\n"\n', "text": b"https://example.org/0123456789\n"}[format]
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "text"])
+def test_memory_is_constant_whatever_the_length(kind: str) -> None:
+    line = {"jsonl": b'{"a": "0123456789"}\n', "csv": b'a,"0123\n"\n', "text": b"https://example.org/0123456789\n"}[
+        kind
+    ]
 
     def peak_of(lines: int) -> int:
         chunks = (line * 100 for _ in range(lines // 100))
         tracemalloc.start()
         try:
-            got = piped(BufferedReader(Endless(chunks)), format=format)
+            got = piped(BufferedReader(Endless(chunks)), format=kind)
             assert sum(1 for _ in got) >= lines - 1
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
     peak_of(100)
-    few, many = peak_of(4_000), peak_of(16_000)
+    few, many = peak_of(1_000), peak_of(4_000)
     assert many < few + 100_000
     assert many < 3 << 20
 
 
 def test_a_bomb_of_gzip_is_unpacked_a_chunk_at_a_time() -> None:
-    bomb = gzip.compress(b"x\n" * 40 + bytes(64 << 20))
+    bomb = gzip.compress(b"x\n" * 40 + bytes(32 << 20))
     tracemalloc.start()
     try:
         assert len(list(piped(bomb, format="text"))) == 41
@@ -731,9 +770,9 @@ def parquet_of(path: Path, columns: Any, **options: Any) -> str:
 
 
 def test_without_pyarrow_parquet_is_refused_with_the_command_that_installs_it(written: Written) -> None:
-    with mock.patch.dict(sys.modules, {"pyarrow": None, "pyarrow.parquet": None}):
-        with pytest.raises(MissingExtra, match=r'pip install "aiomap\[parquet\]"'):
-            entries([written("a.parquet", b"")])
+    absent = mock.patch.dict(sys.modules, {"pyarrow": None, "pyarrow.parquet": None})
+    with absent, pytest.raises(MissingExtra, match=r'pip install "aiomap\[parquet\]"'):
+        entries([written("a.parquet", b"")])
 
 
 @needs_pyarrow
@@ -748,7 +787,13 @@ def test_a_row_of_parquet_is_a_dict_of_what_json_has(tmp_path: Path) -> None:
     }
     got = list(entries([parquet_of(tmp_path / "a.parquet", row)], id_column="id"))
     assert got == [
-        Entry(0, 1, {"id": 1, "t": "2026-01-02T03:04:05+00:00", "d": "1.50", "l": [1, None], "s": {"x": "2026-01-02"}}, 1, None),
+        Entry(
+            0,
+            1,
+            {"id": 1, "t": "2026-01-02T03:04:05+00:00", "d": "1.50", "l": [1, None], "s": {"x": "2026-01-02"}},
+            1,
+            None,
+        ),
         Entry(1, 2, {"id": 2, "t": None, "d": None, "l": [], "s": None}, 2, None),
     ]
     [first, _] = entries([str(tmp_path / "a.parquet")])
@@ -757,20 +802,19 @@ def test_a_row_of_parquet_is_a_dict_of_what_json_has(tmp_path: Path) -> None:
 
 @needs_pyarrow
 def test_a_value_that_json_has_not_is_the_fault_of_its_row(tmp_path: Path) -> None:
-    arrow = pytest.importorskip("pyarrow")
-    nanoseconds = arrow.array([1_000, 10**30 // 10**12, 5], arrow.timestamp("us"))
-    path = parquet_of(tmp_path / "a.parquet", {"x": [1.5, float("nan"), 2.5], "b": [None, None, b"x"], "t": nanoseconds})
+    path = parquet_of(tmp_path / "a.parquet", {"x": [1.5, float("nan"), 2.5], "b": [None, None, b"x"]})
     good, nan, binary = entries([path])
     assert good.fault is None
-    assert "nan in column 'x' is not JSON" in str(nan.fault) or "record 2" in str(nan.fault)
+    assert "record 2" in str(nan.fault)
+    assert "nan in column 'x' is not JSON; write null" in str(nan.fault)
     assert "a value of type bytes in column 'b'" in str(binary.fault)
 
 
 @needs_pyarrow
 def test_a_row_that_python_has_no_form_for_leaves_the_others_alone(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
-    far = arrow.array([0, 2**62, 0], arrow.timestamp("s"))
-    good, bad, after = entries([parquet_of(tmp_path / "a.parquet", {"t": far}, coerce_timestamps=None)])
+    far = arrow.array([0, 2**62, 0], arrow.timestamp("us"))
+    good, bad, after = entries([parquet_of(tmp_path / "a.parquet", {"t": far})])
     assert good.item == after.item == {"t": "1970-01-01T00:00:00"}
     assert bad.fault is not None
     assert bad.line == 2
@@ -778,7 +822,6 @@ def test_a_row_that_python_has_no_form_for_leaves_the_others_alone(tmp_path: Pat
 
 @needs_pyarrow
 def test_parquet_that_cannot_be_read_is_a_bad_input(tmp_path: Path, written: Written) -> None:
-    arrow = pytest.importorskip("pyarrow")
     path = parquet_of(tmp_path / "a.parquet", {"a": [1]})
     with pytest.raises(BadInput, match="no column 'id'"):
         entries([path], id_column="id")
@@ -805,7 +848,11 @@ def test_parquet_is_read_batch_by_batch_with_its_progress(tmp_path: Path) -> Non
 @needs_pyarrow
 def test_a_damaged_page_is_the_fault_of_the_rows_that_are_lost(tmp_path: Path) -> None:
     path = parquet_of(
-        tmp_path / "a.parquet", {"a": list(range(20_000))}, row_group_size=5_000, compression="gzip", use_dictionary=False
+        tmp_path / "a.parquet",
+        {"a": list(range(20_000))},
+        row_group_size=5_000,
+        compression="gzip",
+        use_dictionary=False,
     )
     data = bytearray(Path(path).read_bytes())
     middle = len(data) // 2

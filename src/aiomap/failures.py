@@ -6,13 +6,11 @@ those of `aiomap.fetch`, and one more: `http_429` is told apart from `http_4xx`,
 
 from __future__ import annotations
 
-import builtins
 import errno
 from collections.abc import Iterable, Iterator
 from typing import Final, cast
 
 from aiomap._foreign import printable
-from aiomap.errors import RecordedFailure
 
 __all__ = ["failure_class", "is_retryable"]
 
@@ -59,7 +57,7 @@ _NETWORK: Final = frozenset(
 def failure_class(error: BaseException) -> str:
     """The class of a failure: `timeout`, `dns`, `connect`, `tls`, `http_4xx`, ..., else the name of its type.
 
-    - A str in its attribute `kind` is the class: `aiomap.fetch.FetchFailed` has one, and yours may.
+    - A str in its attribute `kind` is the class: `FetchFailed` and `RecordedFailure` have one, and yours may.
     - An HTTP status, where aiohttp, httpx, requests and urllib keep it, is `http_4xx` or `http_5xx`; 429, Too Many
       Requests, is `http_429`. It counts in the error itself alone: what a function makes of a 404 is its own word.
     - Timeouts and what the network did are looked for in the errors that it was raised from, too.
@@ -92,21 +90,9 @@ def _kind(error: BaseException) -> str | None:
     kind = _attribute(error, "kind")
     if not isinstance(kind, str) or not kind:
         return None
-    if isinstance(error, RecordedFailure):  # there it is the type's name
-        return _class_of_name(kind)
     if kind == "http_4xx" and _TOO_MANY_REQUESTS in _statuses(error, None):
         return "http_429"
     return printable(kind)[:_LONGEST]
-
-
-def _class_of_name(name: str) -> str:
-    """The class of an exception of which only the type's name is known, as `module.Name`."""
-    package, _, last = name.rpartition(".")
-    known = _TYPES.get(f"{package.partition('.')[0]}.{last}")
-    kind: object = None if package else getattr(builtins, name, None)
-    if isinstance(kind, type):
-        known = _class_of_type(kind)
-    return known or printable(last)[:_LONGEST]
 
 
 def _status_class(error: BaseException) -> str | None:
@@ -129,20 +115,17 @@ def _statuses(thing: object, response: object) -> Iterator[int]:
 
 def _network_class(error: BaseException) -> str | None:
     """Of all that fits, what is not just `connect`: without a name, or TLS, there is no connection either."""
-    found = [known for link in _chain(error) if (known := _class_of_link(link))]
+    found = [known for link in _chain(error) for known in _classes_of_link(link)]
     return next((known for known in found if known != _CONNECT), _CONNECT if found else None)
 
 
-def _class_of_link(error: BaseException) -> str | None:
-    known = _class_of_type(type(error))
-    if known is None and isinstance(error, OSError) and error.errno in _NETWORK:
-        return _CONNECT
-    return known
-
-
-def _class_of_type(kind: type) -> str | None:
-    names = (f"{parent.__module__.partition('.')[0]}.{parent.__name__}" for parent in kind.__mro__)
-    return next((_TYPES[name] for name in names if name in _TYPES), None)
+def _classes_of_link(error: BaseException) -> Iterator[str]:
+    for kind in type(error).__mro__:
+        name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+        if name in _TYPES:
+            yield _TYPES[name]
+    if isinstance(error, OSError) and error.errno in _NETWORK:
+        yield _CONNECT
 
 
 def _chain(error: BaseException) -> Iterable[BaseException]:

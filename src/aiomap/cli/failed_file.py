@@ -17,7 +17,6 @@ from typing import Any, BinaryIO, Final, final
 from aiomap.cli.out_file import draft_of, writing
 from aiomap.cli.output import encoded
 from aiomap.errors import RecordedFailure
-from aiomap.failures import failure_class
 from aiomap.journal.database import sync_folder
 from aiomap.journal.record import failure_body
 
@@ -102,10 +101,10 @@ class FailedFile:
 
 
 def _told(error: Exception) -> dict[str, str]:
-    body = json.loads(failure_body(error))
     if isinstance(error, RecordedFailure):
-        body = {"type": error.kind, "message": error.message}
-    return {"class": failure_class(error), **body}
+        return {"class": error.kind, "type": error.type_name, "message": error.message}
+    told: dict[str, str] = json.loads(failure_body(error))
+    return told
 
 
 def _line(entry: dict[str, Any]) -> bytes:

@@ -13,7 +13,6 @@ import fcntl
 import os
 import stat
 import threading
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,9 +34,8 @@ _LONGEST_LABEL: Final = 1000  # characters; a label of so many was cut, and may 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _NEW: Final = "SELECT * FROM outcome WHERE id > ? ORDER BY id"
-_BY_INDEX: Final = (
-    "SELECT id FROM outcome WHERE id IN (SELECT max(id) FROM outcome WHERE id >= ? GROUP BY key, occurrence) "
-    "ORDER BY position, id"
+_BY_INDEX: Final = (  # SQLite takes a column beside max() from the row that has the maximum
+    "SELECT max(id) AS last, position FROM outcome WHERE id >= ? GROUP BY key, occurrence ORDER BY position, last"
 )
 _SINGLE: Final = "SELECT * FROM outcome WHERE id = ?"
 
@@ -83,7 +81,7 @@ def rows_in_input_order(journal: str) -> Iterator[Row]:
         opening = None if is_empty(connection) else last_opening(connection, journal)
         if opening is None:
             return
-        for (number,) in connection.execute(_BY_INDEX, (opening.first,)):
+        for number, _ in connection.execute(_BY_INDEX, (opening.first,)):
             for found in connection.execute(_SINGLE, (number,)):
                 row = _as_written(journal, found)
                 if row[2] == DONE:
@@ -128,8 +126,7 @@ class OutFile:
             if in_order is None:
                 os.ftruncate(self._descriptor, end)
             else:
-                kept, end, missing = in_order, size, []
-                deque(blocks, maxlen=0)  # nothing is missing; what is left to know is where the journal ends
+                kept, end, missing, blocks = in_order, size, [], iter(())
             added = 0
             for block in chain([missing], blocks):
                 write_all(self._descriptor, b"".join(block))
@@ -144,7 +141,7 @@ class OutFile:
         From the journal, since an `Outcome` has other times than its row: they are counted from the start of the run.
         If a run has begun of which no earlier row counts, OUT is repaired.
         """
-        if _first_that_counts(self._journal) != self._first:
+        if _extent(self._journal)[0] != self._first:
             return self.repair().added
         added = 0
         for block in _blocks(self._new_lines()):
@@ -156,7 +153,8 @@ class OutFile:
         """Writes whole lines, from any thread: those of one call stay together."""
         data = b"".join(lines)
         with self._writes, writing(self._path):
-            self._check_usable()
+            if not self._usable:
+                raise WriteFailed(f"{printable(self._path)}: nothing can be appended before repair() has succeeded")
             self._usable = False  # a failure may leave a part of a line
             write_all(self._descriptor, data)
             self._usable = True
@@ -166,7 +164,8 @@ class OutFile:
 
         Takes the room of OUT once more, beside it, while it is written. OUT stays as it is if it is in order already.
         """
-        self._check_usable()
+        if not self._usable:
+            self.repair()
         with writing(self._path):
             old = os.fstat(self._descriptor)
             if self._lines_in_input_order(old.st_size) is not None:
@@ -200,10 +199,6 @@ class OutFile:
                     os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-    def _check_usable(self) -> None:
-        if not self._usable:
-            raise WriteFailed(f"{printable(self._path)}: nothing can be done with it before repair() has succeeded")
 
     def _open(self) -> None:
         made = not os.path.lexists(self._path)
@@ -240,7 +235,7 @@ class OutFile:
             raise JournalLocked(self._path, "another run is writing to it: wait for its end, or write to another file")
 
     def _recorded_lines(self) -> Iterator[bytes]:
-        self._first, self._last = _first_that_counts(self._journal), 0
+        (self._first, _), self._last = _extent(self._journal), 0
         for number, row in read_rows(self._journal):
             self._last = number
             if row[2] == DONE:
@@ -266,8 +261,12 @@ class OutFile:
 
     def _lines_in_input_order(self, size: int) -> int | None:
         """How many lines OUT has if it is all of the journal in the order of the input."""
+        _, last = _extent(self._journal)
         kept, end, missing = self._agreeing(_blocks(map(line_of, rows_in_input_order(self._journal))))
-        return kept if end == size and not missing else None
+        if end < size or missing:
+            return None
+        self._last = last  # what comes behind it cannot be in OUT, which was all there before
+        return kept
 
 
 def _whole_lines(block: Sequence[bytes], there: bytes) -> int:
@@ -280,10 +279,13 @@ def _whole_lines(block: Sequence[bytes], there: bytes) -> int:
     return len(block)
 
 
-def _first_that_counts(journal: str) -> int:
+def _extent(journal: str) -> tuple[int, int]:
+    """The first row that counts, and the last that is there; 0 if there is none."""
     with reading(journal) as connection:
         opening = None if is_empty(connection) else last_opening(connection, journal)
-    return 0 if opening is None else opening.first
+        if opening is None:
+            return 0, 0
+        return opening.first, connection.execute("SELECT coalesce(max(id), 0) FROM outcome").fetchall()[0][0]
 
 
 def _rows_after(journal: str, last: int) -> Iterator[tuple[int, Row]]:

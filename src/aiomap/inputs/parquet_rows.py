@@ -1,6 +1,7 @@
 """Parquet: each row is a dict.
 
-Invariant: an item holds what JSON holds and nothing else. One batch of rows is held at a time.
+Invariant: an item holds what JSON holds and nothing else. One batch of rows is held at a time. What pyarrow raises, of
+whatever type, is about the file.
 """
 
 from __future__ import annotations
@@ -42,40 +43,38 @@ def parquet_records(
 
     Raises `BadInput` if it is no Parquet, or the names of its columns cannot be those of a dict.
     """
-    pyarrow = import_module("pyarrow")
-    errors: tuple[type[Exception], ...] = (pyarrow.ArrowException, OSError, ValueError, MemoryError)
     try:
         table = parquet_module().ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER)
         batches: Iterator[Any] = table.iter_batches(_BATCH)
-    except errors as error:
+    except Exception as error:
         raise BadInput(f"{name} cannot be read as Parquet: {_reason(error)}") from None
     check_columns(cast("list[str]", table.schema_arrow.names), name, id_column)
     number = 0
     while True:
         try:
             batch = next(batches, None)
-        except errors as error:
+        except Exception as error:
             place = f"record {number + 1} of {name}"
             yield faulty(number + 1, place.encode(), place, f"the rest of the file cannot be read: {_reason(error)}")
             return
         if batch is None:
             return
-        for row in _rows(batch, errors):
+        for row in _rows(batch):
             number += 1
             yield _record(row, number, name, id_column)
         note(number / table.metadata.num_rows)
 
 
-def _rows(batch: Any, errors: tuple[type[Exception], ...]) -> Iterator[dict[str, Any] | Fault]:
+def _rows(batch: Any) -> Iterator[dict[str, Any] | Fault]:
     try:
         rows: list[dict[str, Any]] = batch.to_pylist()
-    except errors:  # a value in it has no form in Python: the other rows need not suffer from it
+    except Exception:  # a value in it has no form in Python, which is no matter of the other rows
         for index in range(batch.num_rows):
             try:
                 [row] = batch.slice(index, 1).to_pylist()
                 yield row
-            except errors as error:
-                yield Fault(_reason(error))
+            except Exception as error:
+                yield Fault(f"a value in it cannot be read: {_reason(error)}")
         return
     yield from rows
 
