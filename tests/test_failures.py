@@ -60,7 +60,7 @@ def of_urllib(status: int) -> HTTPError:
     return HTTPError(LINK, status, "bad", {"x": "y"}, None)  # type: ignore[arg-type]
 
 
-KEY = ConnectionKey("localhost", 80, False, True, None, None, None)  # noqa: FBT003
+KEY = ConnectionKey("localhost", 80, False, True, None, None, None)
 
 
 @pytest.mark.parametrize(

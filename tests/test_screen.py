@@ -6,14 +6,15 @@ import io
 import os
 import pty
 import re
+import select
 import shlex
 import sys
 import time
 import unicodedata
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -199,13 +200,11 @@ def test_the_end_of_a_pause_that_the_remote_asked_for_is_shown() -> None:
 
 def test_once_it_stops_the_screen_says_so_and_what_one_more_interrupt_does() -> None:
     draining = block(replace(half_way(), state="draining", ages=[90.0]), 120)
-    assert draining[2].startswith(
-        "stopping: nothing more is started, 64 in flight will be finished; Ctrl-C once more cancels them"
-    )
+    assert draining[2].startswith("stopping: 64 in flight will finish, nothing new starts; Ctrl-C again cancels")
     assert draining[1].endswith("tail: 1 item runs for more than 60 s")
     assert "ETA" not in draining[1]
     cancelling = block(replace(half_way(), state="cancelling"), 120)
-    assert cancelling[2].startswith("cancelling 64 in flight; Ctrl-C once more ends the process at once")
+    assert cancelling[2].startswith("cancelling 64 in flight; Ctrl-C again ends the process at once")
 
 
 def test_the_last_items_have_no_eta_but_the_number_of_slow_ones() -> None:
@@ -328,8 +327,13 @@ def test_percentiles_are_right_to_one_percent_and_memory_does_not_grow() -> None
         tally.add_success((number + 1) / 1000, attempts=1)
     for percent in (1, 50, 90, 99):
         assert tally.percentile(percent / 100) == pytest.approx(percent, rel=0.0101)
+    tally.add_success(0.5, attempts=1)
     assert tally.longest == 100.0
     assert len(tally._latencies) < 1000
+    pair = Tally()
+    pair.add_success(1.0, attempts=1)
+    pair.add_success(100.0, attempts=1)
+    assert pair.percentile(0.5) == pytest.approx(1.0, rel=0.01), "half of them did not exceed it"
     assert Tally().percentile(0.5) == 0.0
     assert not Tally().timed
 
@@ -409,7 +413,9 @@ class Glass:
         return max(0, len(self.rows) - self.height)
 
     def shown(self) -> list[str]:
-        return [row.rstrip() for row in self.rows]
+        """The rows down to the last that is not blank."""
+        rows = [row.rstrip() for row in self.rows]
+        return rows[: max((number for number, row in enumerate(rows, 1) if row), default=0)]
 
 
 class Terminal(io.StringIO):
@@ -477,7 +483,7 @@ def test_on_a_terminal_the_block_is_drawn_in_place_and_gone_in_the_end(terminal:
             clock.now += 1
             assert terminal.glass.shown() == ["$ aiomap run", *drawn()]
             assert (terminal.glass.row, terminal.glass.column) == (1, 0)
-    assert terminal.glass.shown() == ["$ aiomap run", ""]
+    assert terminal.glass.shown() == ["$ aiomap run"]
     assert terminal.glass.row == 1
     assert terminal.glass.wraps
 
@@ -485,9 +491,10 @@ def test_on_a_terminal_the_block_is_drawn_in_place_and_gone_in_the_end(terminal:
 def test_it_draws_at_most_ten_times_a_second_and_at_once_when_the_state_changes(
     terminal: Terminal, clock: Clock
 ) -> None:
+    view = half_way()
     with screen_on(terminal) as screen:
         for _ in range(1000):
-            screen.show(half_way())
+            screen.show(view)
             clock.now += 0.01
         assert 90 <= terminal.raw.count("on average") <= 101
         terminal.raw = ""
@@ -496,7 +503,7 @@ def test_it_draws_at_most_ten_times_a_second_and_at_once_when_the_state_changes(
         terminal.raw = ""
         for state in states:
             screen.show(replace(half_way(), state=state))
-        assert terminal.raw.count("once more") == 2
+        assert terminal.raw.count("again") == 2
 
 
 def test_what_others_write_stands_above_the_block_whole(terminal: Terminal, clock: Clock) -> None:
@@ -505,21 +512,37 @@ def test_what_others_write_stands_above_the_block_whole(terminal: Terminal, cloc
             screen.show(half_way())
             clock.now += 1
             if step == 0:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("always")
-                    warnings.showwarning = _show
-                    warnings.warn("careful", stacklevel=1)
+                sys.stderr.write("careful\n")
             elif step == 1:
                 sys.stderr.writelines(["a long text\n", "of two lines, not ended"])
         assert terminal.glass.shown() == ["careful", "a long text", "of two lines, not ended", *drawn()]
         screen.say("aiomap: \x1b[Hone\ntwo")
-        assert terminal.glass.shown()[3:] == ["aiomap: �[Hone", "two", ""]
+        assert terminal.glass.shown()[3:] == ["aiomap: �[Hone", "two"]
         sys.stderr.write("unfinished")
-    assert terminal.glass.shown()[5:] == ["unfinished", ""]
+    assert terminal.glass.shown()[5:] == ["unfinished"]
+    assert (terminal.glass.row, terminal.glass.column) == (6, 0)
 
 
-def _show(message: Warning | str, *_: object) -> None:
-    sys.stderr.write(f"{message}\n")
+def test_what_the_function_prints_stands_above_the_block_if_stdout_is_a_terminal_too(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = io.StringIO()
+    for stdout, shown in ((terminal, ["printed"]), (file, ["printed"])):
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with screen_on(terminal) as screen:
+            screen.show(half_way())
+            sys.stdout.write("printed\n")
+        assert sys.stdout is stdout
+        assert terminal.glass.shown() == shown
+    assert file.getvalue() == "printed\n"
+
+
+def test_each_look_at_the_run_counts_for_its_speed_whether_it_is_drawn_or_not(terminal: Terminal) -> None:
+    tally = Tally()
+    view = replace(half_way(), tally=tally, seconds=20.0)
+    with screen_on(terminal, quiet=True) as screen:
+        screen.show(view)
+    assert tally.rate_now == 3000
 
 
 def test_a_message_after_the_screen_is_gone_still_comes_out(terminal: Terminal) -> None:
@@ -528,7 +551,7 @@ def test_a_message_after_the_screen_is_gone_still_comes_out(terminal: Terminal) 
         screen.show(half_way())
     screen.say("done")
     kept.write("late\n")
-    assert terminal.glass.shown() == ["done", "late", ""]
+    assert terminal.glass.shown() == ["done", "late"]
 
 
 def test_it_survives_a_narrower_and_a_flat_terminal(terminal: Terminal, clock: Clock) -> None:
@@ -552,7 +575,7 @@ def test_on_a_terminal_of_few_rows_only_what_fits_is_drawn(
         for _ in range(9):
             screen.show(half_way())
             clock.now += 1
-        assert terminal.glass.shown() == drawn()[: lines + 1]
+        assert terminal.glass.shown() == (drawn()[: lines + 1] if lines else [])
 
 
 def test_colours_are_only_for_those_who_want_them(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -571,6 +594,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(
     terminal: Terminal, clock: Clock, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("TERM", name)
+    terminal.glass.width = 1000
     with screen_on(terminal) as screen:
         screen.show(half_way())
         assert terminal.raw == ""
@@ -583,11 +607,11 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(
 def test_elsewhere_a_line_comes_every_30_seconds_and_when_the_state_changes_and_at_the_end(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    file = io.StringIO()
+    file, view = io.StringIO(), half_way()
     with screen_on(file) as screen:
         for tenth in range(900):
             clock.now = 1000 + tenth / 10
-            screen.show(replace(half_way(), seconds=tenth / 10))
+            screen.show(replace(view, seconds=tenth / 10))
         assert [row.split()[1] for row in file.getvalue().splitlines()] == ["t=30", "t=60"]
         screen.show(replace(half_way(), seconds=90.0, state="draining"))
         screen.say("aiomap: stopping")
@@ -628,7 +652,7 @@ def test_an_exception_takes_the_block_off_the_screen_too(terminal: Terminal) -> 
     with pytest.raises(KeyboardInterrupt), screen_on(terminal) as screen:
         screen.show(half_way())
         raise KeyboardInterrupt
-    assert terminal.glass.shown() == [""]
+    assert terminal.glass.shown() == []
 
 
 def test_where_the_encoding_has_no_bars_poorer_signs_do(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -636,7 +660,7 @@ def test_where_the_encoding_has_no_bars_poorer_signs_do(terminal: Terminal, monk
     view = half_way()
     view.tally.add_failure("日本", "", "", 1.0, attempts=1)
     with screen_on(terminal) as screen:
-        screen.show(replace(view, total=10**6))
+        screen.show(view)
         assert terminal.raw.isascii()
         assert "=" in terminal.glass.shown()[1]
         assert "http_4xx x121 | timeout x51" in terminal.glass.shown()[3]
@@ -652,15 +676,35 @@ def real(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, TextIO]]:
     os.close(far)
 
 
-def test_a_real_terminal_is_drawn_on_and_one_that_takes_nothing_is_not_waited_for(
+def test_a_terminal_that_takes_nothing_is_not_waited_for_and_shows_the_block_whole_later(
     real: tuple[int, TextIO], clock: Clock
 ) -> None:
     far, stream = real
+    view = half_way()
     with screen_on(stream) as screen:
-        for _ in range(1000):  # nobody reads: without a look whether there is room, this would never end
-            screen.show(half_way())
+        for _ in range(1000):  # nobody reads
+            screen.show(view)
             clock.now += 1
-        assert b"waiting for the function" in os.read(far, 1 << 16)
+        shown = b""
+        while select.select([far], [], [], 0)[0]:
+            shown += os.read(far, 1 << 16)
+            screen.show(view)
+        glass = Glass(80, 24)
+        glass.feed(shown.decode())
+        assert glass.shown() == drawn()
+
+
+def test_a_real_terminal_that_goes_away_does_not_take_the_run_with_it(real: tuple[int, TextIO], clock: Clock) -> None:
+    far, stream = real
+    with screen_on(stream) as screen:
+        screen.show(half_way())
+        with Path(os.devnull).open() as nothing:
+            os.dup2(nothing.fileno(), far)  # hangs up; the number itself is still the fixture's
+        for _ in range(3):
+            clock.now += 1
+            screen.show(half_way())
+            screen.say("hello")
+        screen.abandon()
 
 
 def test_in_the_background_lines_come_and_the_cursor_is_left_to_the_shell(
@@ -684,5 +728,5 @@ def test_a_signal_handler_can_clear_the_block_at_once(real: tuple[int, TextIO]) 
         assert len(glass.rows) == 4
         screen.abandon()
         glass.feed(os.read(far, 1 << 16).decode())
-        assert glass.shown() == ["", ""]
+        assert glass.shown() == []
         assert glass.row == 0

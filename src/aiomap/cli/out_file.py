@@ -77,15 +77,7 @@ def rows_in_input_order(journal: str) -> Iterator[Row]:
     SQLite sorts their ids, in files of its own if they are many; one row is held at a time. JournalDamaged at a row
     that is not as it was written.
     """
-    with reading(journal) as connection:
-        opening = None if is_empty(connection) else last_opening(connection, journal)
-        if opening is None:
-            return
-        for number, _ in connection.execute(_BY_INDEX, (opening.first,)):
-            for found in connection.execute(_SINGLE, (number,)):
-                row = _as_written(journal, found)
-                if row[2] == DONE:
-                    yield row
+    return (row for _, row in _by_index(journal))
 
 
 @final
@@ -105,7 +97,8 @@ class OutFile:
         self._descriptor = -1
         self._usable = False
         self._first = 0  # the first row that counts
-        self._last = 0  # the last row that was looked at
+        self._last = 0  # of the rows behind it, none has its line yet
+        self._highest = 0  # the same, for what is written or found in the order of the input
         self._writes = threading.Lock()
 
     def repair(self) -> Repaired:
@@ -118,15 +111,17 @@ class OutFile:
         """
         with writing(self._path):
             self._usable = False
+            self._first = _first_that_counts(self._journal)  # without a journal nothing is made, or touched
             self._open()
             size = os.fstat(self._descriptor).st_size
             blocks = _blocks(self._recorded_lines())
             kept, end, missing = self._agreeing(blocks)
-            in_order = self._lines_in_input_order(size) if end < size else None
-            if in_order is None:
-                os.ftruncate(self._descriptor, end)
-            else:
-                kept, end, missing, blocks = in_order, size, [], iter(())
+            if end < size:
+                in_order = self._lines_in_input_order(size)
+                if in_order is None:
+                    os.ftruncate(self._descriptor, end)
+                else:
+                    kept, end, missing, blocks = in_order, size, [], iter(())
             added = 0
             for block in chain([missing], blocks):
                 write_all(self._descriptor, b"".join(block))
@@ -141,7 +136,7 @@ class OutFile:
         From the journal, since an `Outcome` has other times than its row: they are counted from the start of the run.
         If a run has begun of which no earlier row counts, OUT is repaired.
         """
-        if _extent(self._journal)[0] != self._first:
+        if _first_that_counts(self._journal) != self._first:
             return self.repair().added
         added = 0
         for block in _blocks(self._new_lines()):
@@ -176,7 +171,7 @@ class OutFile:
                 with draft_of(self._path, f"{self._path}.part") as descriptor:
                     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
-                    for block in _blocks(map(line_of, rows_in_input_order(self._journal))):
+                    for block in _blocks(self._ordered_lines()):
                         write_all(descriptor, b"".join(block))
                     ordered = os.dup(descriptor)  # the lock is on this one as well
             except BaseException:
@@ -184,6 +179,7 @@ class OutFile:
                     os.close(ordered)
                 raise
             self._descriptor, ordered = ordered, self._descriptor
+            self._last = self._highest
             self._usable = True
             os.close(ordered)
 
@@ -235,11 +231,17 @@ class OutFile:
             raise JournalLocked(self._path, "another run is writing to it: wait for its end, or write to another file")
 
     def _recorded_lines(self) -> Iterator[bytes]:
-        (self._first, _), self._last = _extent(self._journal), 0
+        self._last = 0
         for number, row in read_rows(self._journal):
             self._last = number
             if row[2] == DONE:
                 yield line_of(row)
+
+    def _ordered_lines(self) -> Iterator[bytes]:
+        self._highest = 0
+        for number, row in _by_index(self._journal):
+            self._highest = max(self._highest, number)
+            yield line_of(row)
 
     def _new_lines(self) -> Iterator[bytes]:
         for number, row in _rows_after(self._journal, self._last):
@@ -261,11 +263,10 @@ class OutFile:
 
     def _lines_in_input_order(self, size: int) -> int | None:
         """How many lines OUT has if it is all of the journal in the order of the input."""
-        _, last = _extent(self._journal)
-        kept, end, missing = self._agreeing(_blocks(map(line_of, rows_in_input_order(self._journal))))
+        kept, end, missing = self._agreeing(_blocks(self._ordered_lines()))
         if end < size or missing:
             return None
-        self._last = last  # what comes behind it cannot be in OUT, which was all there before
+        self._last = self._highest
         return kept
 
 
@@ -279,13 +280,23 @@ def _whole_lines(block: Sequence[bytes], there: bytes) -> int:
     return len(block)
 
 
-def _extent(journal: str) -> tuple[int, int]:
-    """The first row that counts, and the last that is there; 0 if there is none."""
+def _first_that_counts(journal: str) -> int:
+    """The id of the first row that counts; 0 if no run has begun."""
+    with reading(journal) as connection:
+        opening = None if is_empty(connection) else last_opening(connection, journal)
+    return 0 if opening is None else opening.first
+
+
+def _by_index(journal: str) -> Iterator[tuple[int, Row]]:
     with reading(journal) as connection:
         opening = None if is_empty(connection) else last_opening(connection, journal)
         if opening is None:
-            return 0, 0
-        return opening.first, connection.execute("SELECT coalesce(max(id), 0) FROM outcome").fetchall()[0][0]
+            return
+        for number, _ in connection.execute(_BY_INDEX, (opening.first,)):
+            for found in connection.execute(_SINGLE, (number,)):
+                row = _as_written(journal, found)
+                if row[2] == DONE:
+                    yield number, row
 
 
 def _rows_after(journal: str, last: int) -> Iterator[tuple[int, Row]]:

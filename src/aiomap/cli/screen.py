@@ -69,8 +69,8 @@ _WORDS: Final = {
     "idle": "nothing: the last items are running",
 }
 _STOPPING: Final = {
-    "draining": "stopping: nothing more is started, {} in flight will be finished; Ctrl-C once more cancels them",
-    "cancelling": "cancelling {} in flight; Ctrl-C once more ends the process at once",
+    "draining": "stopping: {} in flight will finish, nothing new starts; Ctrl-C again cancels",
+    "cancelling": "cancelling {} in flight; Ctrl-C again ends the process at once",
 }
 
 # What a value of a `key=value` line may hold as it is.
@@ -429,7 +429,8 @@ class Screen:
         self._face: _Face | None = None
         self._state: State = "running"
         if stream is not None and not quiet:
-            self._face = _Block(stream) if _can_move(stream) else _Lines(stream)
+            pen = _Pen(stream)
+            self._face = _Block(pen) if _can_move(stream) else _Lines(pen)
 
     def __enter__(self) -> Screen:
         if self._face is not None:
@@ -486,12 +487,14 @@ def _can_move(stream: TextIO) -> bool:
 
 @final
 class _Pen:
-    """Writes to a stream until that fails, and never waits for it."""
+    """Writes to a stream until that fails: at once or not at all with `draw`, to the end with `put`."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream: TextIO | None = stream
         self._encoding = stream.encoding or "ascii"
         self._rich = _has(_SIGNS, self._encoding)
+        self._own: int | None = None
+        self._rest = b""  # of what was drawn
 
     def descriptor(self) -> int | None:
         """That of the stream; `None` if it has none."""
@@ -500,25 +503,79 @@ class _Pen:
         except (OSError, ValueError):
             return None
 
-    def ready(self) -> bool:
-        """Whether something can be written at once: a terminal that was halted by Ctrl-S must not halt the run."""
-        descriptor = self.descriptor()
-        if descriptor is None or sys.platform == "win32":
-            return self._stream is not None
-        poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
-        return bool(poll.poll(0))
+    def draw(self, text: str) -> bool:
+        """Whether there was room for it. A terminal that takes nothing, after Ctrl-S, must not halt the run."""
+        if self._own is None:
+            self._own = _reopened(self.descriptor())
+        if self._own is None:
+            ready = _ready(self.descriptor())
+            if ready:
+                self.put(text)
+            return ready
+        self._go_on()
+        if self._rest:
+            return False
+        self._rest = self._fit(text).encode(self._encoding, "replace")
+        self._go_on()
+        return True
 
     def put(self, text: str) -> None:
+        """Writes it behind what was drawn, however long that takes."""
+        while self._rest and self._own is not None:
+            _ready(self._own, None)
+            self._go_on()
         if self._stream is None:
             return
-        if not self._rich:
-            text = text.translate(_POOR).encode(self._encoding, "replace").decode(self._encoding)
         try:
-            self._stream.write(text)
+            self._stream.write(self._fit(text))
             self._stream.flush()
         except (OSError, ValueError):  # what a closed file raises
             self._stream = None
+
+    def put_down(self) -> None:
+        """Closes what was opened for `draw`, once all of it is written."""
+        self.put("")
+        if self._own is not None:
+            os.close(self._own)
+            self._own = None
+
+    def _fit(self, text: str) -> str:
+        if self._rich:
+            return text
+        return text.translate(_POOR).encode(self._encoding, "replace").decode(self._encoding)
+
+    def _go_on(self) -> None:
+        if self._own is None or not self._rest:
+            return
+        try:
+            self._rest = self._rest[os.write(self._own, self._rest) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._stream, self._rest = None, b""
+
+
+def _reopened(descriptor: int | None) -> int | None:
+    """The same terminal, to write to without waiting; `None` if it is no terminal.
+
+    Opened anew, since a descriptor that does not wait shares that with all the others of its kind: those of our stdout,
+    and of the shell.
+    """
+    if descriptor is None or sys.platform == "win32":
+        return None
+    try:
+        return os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def _ready(descriptor: int | None, timeout: float | None = 0) -> bool:
+    """Whether a line can be written at once; after `timeout` milliseconds, `None` for any time."""
+    if descriptor is None or sys.platform == "win32":
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(timeout))
 
 
 def _has(text: str, encoding: str) -> bool:
@@ -533,8 +590,8 @@ def _has(text: str, encoding: str) -> bool:
 class _Lines:
     """A line every 30 seconds, and one at the end."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._pen = _Pen(stream)
+    def __init__(self, pen: _Pen) -> None:
+        self._pen = pen
         self._next = time.monotonic() + _LINES
         self._view: View | None = None
 
@@ -544,13 +601,13 @@ class _Lines:
     def leave(self) -> None:
         if self._view is not None:
             self._pen.put(line(self._view) + "\n")
+        self._pen.put_down()
 
     def show(self, view: View, *, at_once: bool) -> None:
         self._view = view
         now = time.monotonic()
-        if (now >= self._next or at_once) and self._pen.ready():
+        if (now >= self._next or at_once) and self._pen.draw(line(view) + "\n"):
             self._next = now + _LINES
-            self._pen.put(line(view) + "\n")
 
     def say(self, text: str) -> None:
         self._pen.put(text + "\n")
@@ -577,9 +634,9 @@ class _Block:
     the place. What others write, and the ^C of the terminal itself, lands on the empty line, and scrolls away above.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._pen = _Pen(stream)
-        self._lines = _Lines(stream)
+    def __init__(self, pen: _Pen) -> None:
+        self._pen = pen
+        self._lines = _Lines(pen)  # while the terminal is not ours
         self._next = -math.inf
         self._drawn = self._open = False
         self._colours = not os.environ.get("NO_COLOR")
@@ -601,6 +658,7 @@ class _Block:
         with self._lock:
             self._make_way()
             self._end_line()
+            self._pen.put_down()
 
     def show(self, view: View, *, at_once: bool) -> None:
         now = time.monotonic()
@@ -619,19 +677,17 @@ class _Block:
                 self._lock.release()
 
     def _draw(self, view: View) -> None:
-        if not self._pen.ready():
-            return
         width, height = self._size()
         lines = block(view, width)[: height - 1]
         if lines and self._colours:
             lines[0] = _coloured(lines[0])
         if not lines:
             return
-        self._end_line()
         *upper, last = lines
         text = "".join(f"\n\x1b[K{text}" for text in upper)
-        self._pen.put(f"{_CUTTING}\r\x1b[K{text}\n\x1b[J{last}\r\x1b[{len(lines)}A{_WRAPPING}")
-        self._drawn = True
+        begin = "\n" if self._open else "\r\x1b[K"
+        if self._pen.draw(f"{_CUTTING}{begin}{text}\n\x1b[J{last}\r\x1b[{len(lines)}A{_WRAPPING}"):
+            self._drawn, self._open = True, False
 
     def say(self, text: str) -> None:
         with self._lock:
@@ -651,7 +707,7 @@ class _Block:
 
     def abandon(self) -> None:
         descriptor = self._pen.descriptor()
-        if self._drawn and descriptor is not None and self._pen.ready():
+        if self._drawn and descriptor is not None and _ready(descriptor):
             os.write(descriptor, _CLEAR.encode())
 
     def width(self) -> int:

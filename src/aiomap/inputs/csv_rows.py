@@ -79,23 +79,24 @@ class _Rows(Iterator[_Row]):
         self._again: deque[Line] = deque()
 
     def __next__(self) -> _Row:
-        line = self._next_line()
-        if line is None:
+        first = self._next_line()
+        if first is None:
             raise StopIteration
-        lines = [line]
-        size = 0
-        opened = 0  # the line in which the quote opened that is open
+        lines = [first]
+        if first.too_long:
+            return _Row(lines, closed=True)
         quote = _Quote()
-        while not line.too_long:
-            opened = len(lines) - 1 if quote.opens_for_good(line.content) else opened
-            if not quote.is_open:
-                break
-            size += len(line.content) + 1
+        quote.read(first.content)
+        opened = size = 0  # opened: the line in which the quote opened that is open
+        while quote.is_open:
+            size += len(lines[-1].content) + 1
             following = self._next_line()
-            if following is None or not _may_follow(following, lines[0], size):
+            if following is None or not _may_follow(following, first, size):
                 return self._without_end(lines, opened, following)
-            lines.append(line := following)
-        return _Row(lines, closed=not quote.is_open)
+            if quote.read(following.content):
+                opened = len(lines)
+            lines.append(following)
+        return _Row(lines, closed=True)
 
     def _next_line(self) -> Line | None:
         return self._again.popleft() if self._again else next(self._lines, None)
@@ -127,8 +128,8 @@ class _Quote:
     def __init__(self) -> None:
         self.is_open = False
 
-    def opens_for_good(self, line: bytes) -> bool:
-        """Takes the next line; whether a quote opens in it and stays open."""
+    def read(self, line: bytes) -> bool:
+        """Goes on to the end of the next line; whether a quote opened in it and is still open."""
         position = 0
         opens = False
         while True:

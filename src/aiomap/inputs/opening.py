@@ -85,11 +85,17 @@ class Source:
             if self.size is None:
                 raise BadInput(f"{self.name} is no regular file, and Parquet is read from its end; write it to a file")
         if self.size is not None:
-            first = self.records()
+            self._read_first()
+
+    def _read_first(self) -> None:
+        first = self.records()
+        try:
             next(first, None)
-            first.close()
-            self.bytes_read = 0
-            self._tear = None
+        except OSError as error:
+            raise _unreadable(self.name, error) from error
+        first.close()
+        self.bytes_read = 0
+        self._tear = None
 
     @contextmanager
     def _opened(self) -> Generator[Any]:
@@ -101,7 +107,7 @@ class Source:
         try:
             file = Path(self._path).open("rb")  # noqa: SIM115  (what goes wrong later is no matter of opening it)
         except OSError as error:
-            raise BadInput(f"cannot read {self.name}: {error.strerror}") from error
+            raise _unreadable(self.name, error) from error
         with file:
             yield file
 
@@ -175,11 +181,15 @@ def _format_of(path: str, name: str, format: str | None) -> Format:  # noqa: A00
     return _FORMATS[suffix]
 
 
+def _unreadable(name: str, error: Exception) -> BadInput:
+    return BadInput(f"cannot read {name}: {(isinstance(error, OSError) and error.strerror) or error}")
+
+
 def _size(path: str, name: str) -> int | None:
     try:
         status = Path(path).stat()
     except (OSError, ValueError) as error:  # a ValueError for a NUL in the name
-        raise BadInput(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
+        raise _unreadable(name, error) from error
     if stat.S_ISDIR(status.st_mode):
         raise BadInput(f"{name} is a folder; name the files in it, as in {name.rstrip('/')}/*")
     return status.st_size if stat.S_ISREG(status.st_mode) else None
