@@ -30,7 +30,7 @@ def start_anew(output: str, journal: str, failed: str) -> None:
     lock.acquire()
     try:
         for name in (output, failed, *(journal + end for end in ("", "-wal", "-shm"))):
-            with suppress(FileNotFoundError), writing(name):
+            with writing(name), suppress(FileNotFoundError):
                 os.unlink(name)  # noqa: PTH108  (paths are text here)
         lock.mark(0)
     finally:

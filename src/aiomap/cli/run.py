@@ -280,6 +280,7 @@ def _sit(plan: Plan, given: dict[str, Any]) -> int:
             paths = output, os.fspath(plan.journal.path), failed_name(output)
             if given["fresh"]:
                 start_anew(*paths)
+            _check_ours(*paths)
             written = JournalledOutput(*paths, keep_order=given["keep_order"])
         with Screen(quiet=given["quiet"] or (output == "-" and sys.stdout.isatty())) as screen:
             job = Job(plan, written, screen)
@@ -298,6 +299,18 @@ def _sit(plan: Plan, given: dict[str, Any]) -> int:
         with suppress(OSError):  # a terminal that is gone must not change the exit code
             click.echo(_summary(job, written, given, screen), err=True)
     return _code(job, given["max_failures"])
+
+
+def _check_ours(output: str, journal: str, _: str) -> None:
+    """What is in OUT must have come from its journal: everything else would be cut off."""
+    path = Path(output)
+    if path.exists() and not path.is_file():
+        raise _WrongUsage(f"{printable(output)} is no regular file, and cannot be gone on with: write -o - for a pipe")
+    if path.exists() and path.stat().st_size and not Path(journal).exists():
+        raise _Refused(
+            f"{printable(output)} exists, and has no journal ({printable(journal)}) to say what belongs into it: "
+            "add --fresh to lose it, or name another file with -o"
+        )
 
 
 def _with_ways_out(error: Exception) -> str:
