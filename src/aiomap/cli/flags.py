@@ -27,12 +27,14 @@ __all__ = [
     "limits_of",
     "limits_of_run",
     "parse_bound",
+    "parse_classes",
     "parse_concurrency",
     "parse_count",
     "parse_duration",
     "parse_failed",
     "parse_halt",
     "parse_key",
+    "parse_number",
     "parse_rate",
     "parse_retries",
     "parse_retry_on",
@@ -89,7 +91,7 @@ def _count(value: str, example: str) -> int:
     except ValueError:
         raise click.BadParameter(f"{value!r} is not a whole number; write how many at once, as in {example}") from None
     if count < 1:
-        raise click.BadParameter(f"{count} at once would fetch nothing; the least is 1, one after the other")
+        raise click.BadParameter(f"{count} at once would do nothing; the least is 1, one after the other")
     return count
 
 
@@ -174,6 +176,26 @@ def parse_count(_: click.Context, parameter: click.Parameter, value: str | None)
     if not (value.isascii() and value.isdigit() and len(value) < _LONG and int(value)):
         raise click.BadParameter(f"{value!r} is no number of items; write it as in {parameter.opts[-1]} 100")
     return int(value)
+
+
+def parse_number(_: click.Context, parameter: click.Parameter, value: str) -> int:
+    """A number of at least 0."""
+    if not (value.isascii() and value.isdigit() and len(value) < _LONG):
+        raise click.BadParameter(f"{value!r} is no number; write it as in {parameter.opts[-1]} 5")
+    return int(value)
+
+
+def parse_classes(_: click.Context, __: click.Parameter, value: str) -> frozenset[str]:
+    """Classes of failures, for any function: the name of an exception's type is one too."""
+    names = [name.strip() for name in value.split(",")]
+    for name in names:
+        is_type = name.isidentifier() and name[0].isupper()
+        if name not in _RETRYABLE and name != "http_429" and not is_type:
+            raise click.BadParameter(
+                f"{name!r} is no class of failures; write some of timeout, conn, dns, connect, tls, http_429, 4xx, 5xx "
+                "and names of exceptions, with commas in between"
+            )
+    return frozenset(kind for name in names for kind in _RETRYABLE.get(name, [name]))
 
 
 def parse_shard(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
 
@@ -95,6 +96,7 @@ class StreamedOutput:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._began = time.time()
 
     def add(self, outcomes: list[Outcome[Entry, Any]]) -> None:
         """Writes the lines."""
@@ -116,13 +118,13 @@ class StreamedOutput:
         """There is none."""
         return []
 
-    @staticmethod
-    def _line(outcome: Outcome[Entry, Any]) -> bytes:
+    def _line(self, outcome: Outcome[Entry, Any]) -> bytes:
         told = {
             "key": outcome.item.key,
             "index": outcome.item.index,
             "value": outcome.value,
             "attempts": outcome.attempts,
+            "started": round(self._began + outcome.started, 6),
             "elapsed": round(outcome.elapsed, 6),
         }
         return json.dumps(told, allow_nan=False, separators=(",", ":")).encode() + b"\n"

@@ -60,7 +60,14 @@ class _IoFailed(click.ClickException):
 @click.option("--dedupe", is_flag=True, help="Call equal items once.")
 @click.option("--limit", callback=flags.parse_count, metavar="N", help="Only the first N items.")
 @click.option("--sample", callback=flags.parse_count, metavar="N", help="Only N items, chosen by chance.")
-@click.option("--seed", default=0, show_default=True, metavar="S", help="Of that chance.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    default=0,
+    show_default=True,
+    metavar="S",
+    help="Which chance: the same one chooses the same.",
+)
 @click.option("--shard", callback=flags.parse_shard, metavar="I/N", help="Only the I-th of N parts of the input.")
 @click.option("--dry-run", is_flag=True, help="Read the input, say what would be done, and do nothing.")
 @click.option(
@@ -115,17 +122,17 @@ class _IoFailed(click.ClickException):
 )
 @click.option(
     "--retry-on",
-    callback=flags.parse_retry_on,
+    callback=flags.parse_classes,
     default="timeout,conn,5xx",
     show_default=True,
     metavar="CLASS,...",
     help="After which failures.",
 )
-@click.option("--halt", callback=flags.parse_halt, metavar="N|P%", help="Stop when so many items have failed.")
+@click.option("--halt", callback=flags.parse_halt, metavar="N|P%", help="Stop when more items have failed.")
 @click.option("--max-time", callback=flags.parse_duration, metavar="TIME", help="Start nothing new after it: 90s, 6h.")
 @click.option(
     "--max-failures",
-    callback=flags.parse_retries,
+    callback=flags.parse_number,
     default="0",
     show_default=True,
     metavar="N",
@@ -172,8 +179,7 @@ def run(**given: Any) -> int:
     from aiomap.errors import MissingExtra
     from aiomap.inputs import BadInput
 
-    if given["fresh"] and given["accept_change"]:
-        raise click.UsageError("--fresh starts anew, and --accept-change goes on: leave out one of the two")
+    _check_together(given)
     try:
         plan = _plan(given)
         if given["dry_run"]:
@@ -181,6 +187,26 @@ def run(**given: Any) -> int:
         return _sit(plan, given)
     except (BadInput, MissingExtra) as error:
         raise _WrongUsage(printable(str(error))) from error
+
+
+def _check_together(given: dict[str, Any]) -> None:
+    """UsageError if flags do not go together."""
+    if given["fresh"] and given["accept_change"]:
+        raise click.UsageError("--fresh starts anew, and --accept-change goes on: leave out one of the two")
+    if given["output"] == "-":
+        for name in ("fresh", "accept_change", "retry_failed"):
+            if given[name]:
+                flag = "--" + name.replace("_", "-")
+                raise click.UsageError(
+                    f"standard output has no journal to go on from: leave out {flag}, or name a file"
+                )
+    context = click.get_current_context()
+    for name in ("per_key_tasks", "per_key_rate"):
+        if given["per_key"] is None and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            flag = "--" + name.replace("_", "-")
+            raise click.UsageError(
+                f"{flag} bounds each key, and there is none: add --per-key host, or the name of a column"
+            )
 
 
 def _plan(given: dict[str, Any]) -> Plan:
@@ -268,7 +294,7 @@ def _sit(plan: Plan, given: dict[str, Any]) -> int:
     from aiomap.cli.output import WriteFailed
     from aiomap.cli.outputs import JournalledOutput, StreamedOutput, start_anew
     from aiomap.cli.screen import Screen
-    from aiomap.errors import JournalError
+    from aiomap.errors import JournalDamaged, JournalError
 
     output = given["output"]
     try:
@@ -293,7 +319,7 @@ def _sit(plan: Plan, given: dict[str, Any]) -> int:
             return _BROKEN_PIPE
         raise _IoFailed(printable(str(error))) from error
     except JournalError as error:
-        kind = _Refused if error.__cause__ is None else _IoFailed
+        kind = _Refused if error.__cause__ is None or isinstance(error, JournalDamaged) else _IoFailed
         raise kind(_with_ways_out(error)) from error
     if not given["quiet"]:
         with suppress(OSError):  # a terminal that is gone must not change the exit code
@@ -304,6 +330,9 @@ def _sit(plan: Plan, given: dict[str, Any]) -> int:
 def _check_ours(output: str, journal: str, _: str) -> None:
     """What is in OUT must have come from its journal: everything else would be cut off."""
     path = Path(output)
+    if not path.parent.is_dir():
+        folder = shlex.quote(str(path.parent))
+        raise _WrongUsage(printable(f"there is no folder for {output}: make it with  mkdir -p {folder}"))
     if path.exists() and not path.is_file():
         raise _WrongUsage(f"{printable(output)} is no regular file, and cannot be gone on with: write -o - for a pipe")
     if path.exists() and path.stat().st_size and not Path(journal).exists():

@@ -1,0 +1,948 @@
+"""`aiomap run` as it is typed: a process of its own, real files, real signals."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryFile
+from typing import Any, Self
+
+import pytest
+
+from aiomap.journal.reading import read_rows
+from aiomap.journal.rows import DONE
+
+# Long enough for any machine: what is waited for comes, or the process has ended.
+PATIENCE = 60.0
+
+JOB = """
+import asyncio, os, signal, threading, time
+from contextlib import asynccontextmanager
+
+def note(word, item=""):
+    descriptor = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{word} {item}\\n".encode())
+    os.close(descriptor)
+
+async def file(name):
+    while not os.path.exists(name):
+        await asyncio.sleep(0.005)
+
+async def double(n):
+    note("double", n)
+    return 2 * n
+
+async def same(n):
+    return n
+
+async def known(row):
+    return row["n"]
+
+async def picky(n):
+    note("picky", n)
+    if n == 3 and not os.path.exists("healed"):
+        raise ValueError(f"{n} is no good")
+    if n == 4 and not os.path.exists("healed"):
+        raise TimeoutError("slow")
+    return n
+
+async def held(n):
+    note("start", n)
+    await file("go")
+    note("end", n)
+    return n
+
+async def first(n):
+    if n:
+        await file("go")
+    return "x" * 100
+
+async def stuck(n):
+    note("start", n)
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        note("cancelled", n)
+        raise
+
+async def hopeless(n):
+    if n >= 20:
+        await stuck(n)
+    if n < 6:
+        raise ValueError(n)
+
+async def slightly(n):
+    if n >= 20:
+        await stuck(n)
+    if n < 3:
+        raise ValueError(n)
+
+async def blocked(n):
+    theirs = signal.getsignal(signal.SIGINT)
+    def counted(*arguments):
+        theirs(*arguments)
+        note("interrupted")
+    signal.signal(signal.SIGINT, counted)
+    note("start", n)
+    while True:
+        time.sleep(3600)
+
+def blocking(n):
+    return threading.current_thread() is threading.main_thread()
+
+tries = set()
+
+async def shaky(n):
+    note("try", n)
+    if n not in tries:
+        tries.add(n)
+        raise (ConnectionResetError if n else KeyError)(n)
+    return n
+
+ended = {}
+
+async def backwards(n):
+    event = ended.setdefault(n, asyncio.Event())
+    if n < 9:
+        await ended.setdefault(n + 1, asyncio.Event()).wait()
+    event.set()
+    return n
+
+async def counted(n):
+    await asyncio.sleep(0.001)
+    note("end", n)
+    return n
+
+async def large(n):
+    note("large", n)
+    return "x" * 3000
+
+@asynccontextmanager
+async def session():
+    note("enter")
+    try:
+        yield "session"
+    finally:
+        note("leave")
+
+other_session = session
+
+async def using(n, session):
+    note("start", n)
+    return session
+
+async def stuck_using(n, session):
+    await stuck(n)
+"""
+
+
+# Has everything imported that the command needs, and forks a process for each command, which is ten times as fast as to
+# start Python for it. Says its process id and then its exit code, from a process between the two.
+FORKING = """
+import fcntl, json, os, socket, sys, termios
+import aiomap.cli.commands, aiomap.cli.export, aiomap.cli.job, aiomap.cli.outputs, aiomap.fetch, aiomap.journal
+import aiomap._attempts, aiomap._recorder, aiomap._retry, aiomap.cli.function, aiomap.inputs.entries
+import aiomap.journal.file, aiomap.journal.fingerprint, aiomap.journal.opening, aiomap.journal.writer
+import aiomap.limits.per_key
+from contextlib import suppress
+from aiomap.cli import main
+
+with suppress(ImportError):
+    import msgspec.json
+
+server = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    asked, descriptors, _, _ = socket.recv_fds(server, 65536, 4)
+    if not asked:
+        sys.exit()
+    between = os.fork()
+    if not between:
+        answer = descriptors.pop()
+        child = os.fork()
+        if child:
+            os.write(answer, f"{child}\\n".encode())
+            for descriptor in (server.fileno(), *descriptors):
+                os.close(descriptor)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            os.write(answer, f"{code}\\n".encode())
+            os._exit(0)
+        break
+    for descriptor in descriptors:
+        os.close(descriptor)
+server.close()
+os.close(answer)
+for target, descriptor in enumerate(descriptors):
+    os.dup2(descriptor, target)
+    os.close(descriptor)
+folder, sys.argv[1:] = json.loads(asked)
+os.chdir(folder)
+os.environ["TERM"] = "xterm"
+if os.isatty(0):  # as a shell would have it: the terminal is the one that controls the process
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+main()
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Command:
+    """A process that was asked for; its streams are descriptors, which stay the caller's."""
+
+    def __init__(self, server: socket.socket, folder: Path, arguments: Sequence[str], streams: Sequence[int]) -> None:
+        self._answer, answered = socket.socketpair()
+        with answered:
+            asked = json.dumps([str(folder), arguments]).encode()
+            socket.send_fds(server, [asked], [*streams, answered.fileno()])
+        self._told = b""
+        self._answer.settimeout(PATIENCE)
+        while b"\n" not in self._told:
+            self._hear()
+        self.pid = int(self._told.split()[0])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.wait()
+        self._answer.close()
+
+    def poll(self) -> int | None:
+        """Its exit code, if it has ended; less than 0 for a signal."""
+        while self._told.count(b"\n") < 2 and select.select([self._answer], [], [], 0)[0]:
+            self._hear()
+        return int(self._told.split()[1]) if self._told.count(b"\n") == 2 else None
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        while self._told.count(b"\n") < 2:
+            self._hear()
+        return int(self._told.split()[1])
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _hear(self) -> None:
+        heard = self._answer.recv(100)
+        assert heard, "nobody is there to say how it ended"
+        self._told += heard
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of a user's, in which commands are typed."""
+
+    path: Path
+    server: socket.socket
+
+    def run(self, *arguments: str, text: str = "") -> Ended:
+        """The command, to its end."""
+        with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+            given.write(text.encode())
+            given.seek(0)
+            with self.command(arguments, given.fileno(), out.fileno(), err.fileno()) as command:
+                code = command.wait()
+            out.seek(0)
+            err.seek(0)
+            return Ended(code, out.read().decode(), err.read().decode())
+
+    @contextmanager
+    def started(self, *arguments: str, out: int | None = None) -> Generator[Command]:
+        """The command, while it runs; what it says goes into the file err."""
+        with Path(os.devnull).open("r+b") as null, (self.path / "err").open("wb") as err:
+            stdout = null.fileno() if out is None else out
+            with self.command(arguments, null.fileno(), stdout, err.fileno()) as command:
+                yield command
+
+    def command(self, arguments: Sequence[str], *streams: int) -> Command:
+        return Command(self.server, self.path, arguments, streams)
+
+    def numbers(self, count: int, name: str = "in.jsonl") -> None:
+        self.write(name, "".join(f"{number}\n" for number in range(count)))
+
+    def write(self, name: str, text: str) -> None:
+        (self.path / name).write_text(text)
+
+    def read(self, name: str) -> str:
+        file = self.path / name
+        return file.read_text() if file.exists() else ""
+
+    def names(self) -> set[str]:
+        return {file.name for file in self.path.iterdir()}
+
+    def records(self, name: str = "out.jsonl") -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.read(name).splitlines()]
+
+    def values(self, name: str = "out.jsonl") -> list[Any]:
+        return [record["value"] for record in self.records(name)]
+
+    def noted(self) -> Counter[str]:
+        """How often what was noted by the function."""
+        return Counter(line.strip() for line in self.read("log").splitlines())
+
+    def change(self, old: str, new: str) -> None:
+        text = self.read("job.py")
+        assert old in text
+        self.write("job.py", text.replace(old, new))
+
+    def until(self, process: Command, name: str, text: str, count: int = 1) -> None:
+        """Returns once the text is in the file, so often."""
+        waited(process, lambda: self.read(name).count(text) >= count, f"{text!r} in {name}")
+
+
+def waited(process: Command, is_so: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not is_so():
+        assert process.poll() is None or is_so(), f"ended with {process.poll()} before there was {what}"
+        assert time.monotonic() < end, f"there was never {what}"
+        select.select([], [], [], 0.005)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        descriptor = theirs.fileno()
+        with subprocess.Popen([sys.executable, "-c", FORKING, str(descriptor)], pass_fds=[descriptor]) as process:
+            theirs.close()
+            yield ours
+            ours.close()
+            assert process.wait(PATIENCE) == 0
+
+
+@pytest.fixture
+def folder(tmp_path: Path, server: socket.socket) -> Folder:
+    (tmp_path / "job.py").write_text(JOB)
+    return Folder(tmp_path, server)
+
+
+# Files, lines, exit codes
+
+
+def test_every_success_gives_one_line_and_the_exit_status_is_0_with_nothing_on_stdout(folder: Folder) -> None:
+    folder.numbers(30)
+    ended = folder.run("run", "job.py:double", "in.jsonl", "-o", "out.jsonl")
+    assert (ended.code, ended.out) == (0, "")
+    records = folder.records()
+    assert sorted(record["index"] for record in records) == list(range(30))
+    assert all(record["value"] == 2 * record["index"] for record in records)
+    assert all(
+        list(record) == ["key", "index", "value", "attempts", "started", "elapsed"] and record["attempts"] == 1
+        for record in records
+    )
+    assert sorted(name.name for name in folder.path.glob("out*")) == [
+        "out.jsonl",
+        "out.jsonl.run",
+        "out.jsonl.run.lock",
+    ]
+
+
+def test_a_failure_is_a_line_of_the_failed_file_which_can_be_fed_back_in(folder: Folder) -> None:
+    folder.numbers(6)
+    run = ("run", "job.py:picky", "in.jsonl", "-o", "out.jsonl", "--retries", "0")
+    assert folder.run(*run).code == 1
+    assert sorted(folder.values()) == [0, 1, 2, 5]
+    failed = {record["index"]: record for record in folder.records("out.failed.jsonl")}
+    assert {index: (record["error"], record["input"]) for index, record in failed.items()} == {
+        3: ({"class": "ValueError", "type": "ValueError", "message": "3 is no good"}, 3),
+        4: ({"class": "timeout", "type": "TimeoutError", "message": "slow"}, 4),
+    }
+    folder.write("healed", "")
+    assert folder.run("run", "job.py:picky", "out.failed.jsonl", "-o", "again.jsonl").code == 0
+    assert sorted(folder.values("again.jsonl")) == [3, 4]
+
+
+def test_python_m_aiomap_is_the_same_command(folder: Folder) -> None:
+    folder.numbers(3)
+    arguments = ["run", "job.py:double", "in.jsonl", "-o", "-", "-k"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "aiomap", *arguments], cwd=folder.path, capture_output=True, check=True, timeout=PATIENCE
+    )
+    assert [json.loads(line)["value"] for line in ended.stdout.splitlines()] == [0, 2, 4]
+
+
+def test_as_many_failures_as_max_failures_are_a_success(folder: Folder) -> None:
+    folder.numbers(6)
+    assert folder.run("run", "job.py:picky", "in.jsonl", "-o", "-", "--retries", "0", "--max-failures", "2").code == 0
+
+
+def test_the_same_command_runs_what_may_pass_and_retry_failed_what_is_named_or_all(folder: Folder) -> None:
+    folder.numbers(6)
+    run = ("run", "job.py:picky", "in.jsonl", "-o", "out.jsonl", "--retries", "0")
+    assert folder.run(*run).code == 1
+    assert folder.run(*run).code == 1
+    assert folder.noted() == {"picky 4": 2} | {f"picky {n}": 1 for n in (0, 1, 2, 3, 5)}
+    assert sorted(record["index"] for record in folder.records("out.failed.jsonl")) == [3, 4]
+    assert folder.run(*run, "--retry-failed", "KeyError").code == 1
+    assert folder.noted()["picky 3"] == 1
+    assert folder.run(*run, "--retry-failed", "ValueError").code == 1
+    assert folder.noted()["picky 3"] == 2
+    folder.write("healed", "")
+    assert folder.run(*run, "--retry-failed").code == 0
+    assert sorted(folder.values()) == list(range(6))
+    assert not (folder.path / "out.failed.jsonl").exists()
+    folder.numbers(8)
+    assert folder.run(*run).code == 0  # items have come to the input
+    assert sorted(folder.values()) == list(range(8))
+    assert folder.noted() == {"picky 4": 5, "picky 3": 3} | {f"picky {n}": 1 for n in (0, 1, 2, 5, 6, 7)}
+
+
+def test_a_changed_function_is_refused_unless_it_is_accepted_or_another_output_named(folder: Folder) -> None:
+    folder.numbers(3)
+    run = ("run", "job.py:double", "in.jsonl", "-o", "out.jsonl")
+    assert folder.run(*run).code == 0
+    before = folder.read("out.jsonl")
+    folder.change("return 2 * n", "return 3 * n")
+    refused = folder.run(*run)
+    assert (refused.code, refused.out) == (3, "")
+    assert all(way in refused.err for way in ("--accept-change", "--fresh", "-o"))
+    assert folder.read("out.jsonl") == before
+    assert folder.run(*run, "--accept-change").code == 0
+    assert folder.read("out.jsonl") == before
+    assert folder.run(*run[:-1], "other.jsonl").code == 0
+    assert sorted(folder.values("other.jsonl")) == [0, 3, 6]
+
+
+def test_fresh_loses_what_is_there_and_starts_anew_whatever_the_function_was(folder: Folder) -> None:
+    folder.numbers(3)
+    run = ("run", "job.py:double", "in.jsonl", "-o", "out.jsonl", "--fresh")
+    assert folder.run(*run).code == 0
+    folder.change("return 2 * n", "return 3 * n")
+    folder.numbers(2)
+    assert folder.run(*run).code == 0
+    assert sorted(folder.values()) == [0, 3]
+
+
+def test_another_tag_or_setup_is_a_change_too(folder: Folder) -> None:
+    folder.numbers(3)
+    run = ("run", "job.py:using", "in.jsonl", "-o", "out.jsonl")
+    assert folder.run(*run, "--setup", "session", "--tag", "one").code == 0
+    for changed in (["--setup", "session", "--tag", "two"], ["--setup", "other_session", "--tag", "one"]):
+        refused = folder.run(*run, *changed)
+        assert refused.code == 3
+        assert "--accept-change" in refused.err
+    assert folder.run(*run, "--setup", "session", "--tag", "one").code == 0
+
+
+def test_whatever_was_done_to_the_output_the_next_run_puts_it_right(folder: Folder) -> None:
+    folder.numbers(20)
+    run = ("run", "job.py:double", "in.jsonl", "-o", "out.jsonl", "-q")
+    assert folder.run(*run).code == 0
+    right = folder.read("out.jsonl")
+    lines = right.splitlines(keepends=True)
+    for wrong in (right[:-7], right + '{"key":\0\0\0', "".join([lines[0], "garbage\n", *lines[2:]]), right + lines[3]):
+        folder.write("out.jsonl", wrong)
+        assert folder.run(*run).code == 0
+        assert folder.read("out.jsonl") == right
+    (folder.path / "out.jsonl").unlink()
+    assert folder.run(*run).code == 0
+    assert folder.read("out.jsonl") == right
+    assert sum(folder.noted().values()) == 20
+
+
+def recorded(folder: Folder) -> set[str]:
+    """The keys of the journal's successes, looked at in a copy: nothing of the original is put right by looking."""
+    copies = folder.path / "copies"
+    copies.mkdir()
+    for file in folder.path.glob("out.jsonl.run*"):
+        shutil.copy(file, copies)
+    journal = copies / "out.jsonl.run"
+    found: set[str] = set()
+    if journal.exists() and journal.stat().st_size:
+        found = {json.loads(row[7] or "") for _, row in read_rows(str(journal)) if row[2] == DONE}
+    shutil.rmtree(copies)
+    return found
+
+
+def noted_or_over(folder: Folder, process: Command, enough: int) -> Callable[[], bool]:
+    return lambda: process.poll() is not None or len(folder.read("log")) > enough
+
+
+def test_killed_at_any_moment_it_ends_with_one_line_per_item_and_repeats_nothing_recorded(folder: Folder) -> None:
+    count, random = 300, Random(7)
+    folder.numbers(count, "in.txt")
+    run = ("run", "job.py:counted", "in.txt", "-o", "out.jsonl", "-j", "4")
+    killed = 0
+    for _ in range(10):
+        safe, log = recorded(folder), len(folder.read("log"))
+        enough = log + random.randrange(0, 240)
+        with folder.started(*run) as process:
+            waited(process, noted_or_over(folder, process, enough), "an item")
+            process.kill()
+            killed += process.wait() == -signal.SIGKILL
+        repeated = safe & {line.split()[1] for line in folder.read("log")[log:].splitlines()}
+        assert not repeated
+    assert killed
+    assert folder.run(*run).code == 0
+    assert sorted(record["index"] for record in folder.records()) == list(range(count))
+    assert {record["key"]: record["value"] for record in folder.records()} == {str(n): str(n) for n in range(count)}
+
+
+# Input
+
+
+def test_k_puts_the_output_into_the_order_of_the_input(folder: Folder) -> None:
+    folder.numbers(10)
+    assert folder.run("run", "job.py:backwards", "in.jsonl", "-o", "out.jsonl").code == 0
+    assert folder.values() == list(range(9, -1, -1))
+    assert folder.run("run", "job.py:backwards", "in.jsonl", "-o", "out.jsonl", "-k").code == 0
+    assert folder.values() == list(range(10))
+    streamed = folder.run("run", "job.py:backwards", "in.jsonl", "-o", "-", "-k")
+    assert [json.loads(line)["value"] for line in streamed.out.splitlines()] == list(range(10))
+
+
+def test_standard_input_is_read_and_standard_output_gets_the_lines_with_nothing_beside(folder: Folder) -> None:
+    before = folder.names() | {"__pycache__"}
+    ended = folder.run("run", "job.py:known", "-", "--format", "csv", "--id", "n", "-o", "-", text="n,m\n5,1\n7,2\n")
+    assert ended.code == 0
+    records = [json.loads(line) for line in ended.out.splitlines()]
+    assert sorted((record["key"], record["index"], record["value"]) for record in records) == [
+        ("5", 0, "5"),
+        ("7", 1, "7"),
+    ]
+    assert folder.names() <= before
+
+
+def test_several_files_packed_or_not_are_one_input(folder: Folder) -> None:
+    folder.write("a.jsonl", '{"n": 1}\r\n\n{"n": 2}')
+    (folder.path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"n": 3}\n'))
+    folder.write("c.csv", "n\n4\n")
+    ended = folder.run("run", "job.py:known", "a.jsonl", "b.jsonl.gz", "c.csv", "-o", "-", "-k")
+    assert [json.loads(line)["value"] for line in ended.out.splitlines()] == [1, 2, 3, "4"]
+
+
+def streamed(folder: Folder, *arguments: str) -> list[Any]:
+    ended = folder.run("run", "job.py:same", "in.jsonl", "-o", "-", "-k", *arguments)
+    assert ended.code == 0
+    return [json.loads(line)["value"] for line in ended.out.splitlines()]
+
+
+def test_dedupe_calls_equal_items_once_and_limit_takes_the_first(folder: Folder) -> None:
+    folder.write("in.jsonl", "1\n2\n1\n2\n3\n4\n")
+    assert streamed(folder) == [1, 2, 1, 2, 3, 4]
+    assert streamed(folder, "--dedupe") == [1, 2, 3, 4]
+    assert streamed(folder, "--dedupe", "--limit", "3") == [1, 2, 3]
+
+
+def test_the_shards_cover_everything_once_and_a_sample_is_the_same_for_the_same_seed(folder: Folder) -> None:
+    folder.numbers(60)
+    shards = [streamed(folder, "--shard", f"{part}/3") for part in (1, 2, 3)]
+    assert all(shards)
+    assert sorted(chain(*shards)) == list(range(60))
+    sample = streamed(folder, "--sample", "20", "--seed", "5")
+    assert len(set(sample)) == 20
+    assert streamed(folder, "--sample", "20", "--seed", "5") == sample
+    assert streamed(folder, "--sample", "20", "--seed", "6") != sample
+
+
+def test_a_dry_run_reads_the_input_and_touches_nothing(folder: Folder) -> None:
+    folder.write("in.jsonl", "1\n{\n2\n")
+    before = folder.names() | {"__pycache__"}
+    ended = folder.run("run", "job.py:double", "in.jsonl", "-o", "out.jsonl", "--dry-run", "--fresh")
+    assert (ended.code, ended.out) == (0, "")
+    assert "3 records" in ended.err
+    assert "1 of them no item" in ended.err
+    assert folder.names() <= before
+
+
+def test_a_bad_line_is_a_failure_with_its_line_number_and_not_the_end(folder: Folder) -> None:
+    (folder.path / "in.jsonl").write_bytes(b'1\n{"n":\n\n2\n\xff\n3\n')
+    ended = folder.run("run", "job.py:same", "in.jsonl", "-o", "out.jsonl")
+    assert ended.code == 1
+    assert sorted(folder.values()) == [1, 2, 3]
+    failed = sorted(folder.records("out.failed.jsonl"), key=lambda record: record["index"])
+    assert [(record["index"], record["error"]["class"]) for record in failed] == [(1, "bad_input"), (3, "bad_input")]
+    assert "line 2 of in.jsonl" in failed[0]["error"]["message"]
+    assert "line 5 of in.jsonl" in failed[1]["error"]["message"]
+    assert "bad_input" in ended.err
+
+
+# How the function is called
+
+
+def test_a_blocking_function_runs_in_threads(folder: Folder) -> None:
+    folder.numbers(3)
+    assert folder.run("run", "job.py:blocking", "in.jsonl", "-o", "out.jsonl", "--in-thread").code == 0
+    assert folder.values() == [False] * 3
+
+
+def test_the_setup_is_entered_once_its_value_passed_on_and_left_in_the_end(folder: Folder) -> None:
+    folder.numbers(3)
+    assert folder.run("run", "job.py:using", "in.jsonl", "-o", "out.jsonl", "--setup", "session").code == 0
+    assert folder.values() == ["session"] * 3
+    words = folder.read("log").split("\n")
+    assert (words[0].strip(), words[-2].strip(), folder.noted()["enter"], folder.noted()["leave"]) == (
+        *("enter", "leave"),
+        *(1, 1),
+    )
+
+
+def test_an_attempt_ends_after_timeout_as_a_failure_of_that_class(folder: Folder) -> None:
+    folder.numbers(2)
+    ended = folder.run("run", "job.py:stuck", "in.jsonl", "-o", "out.jsonl", "--timeout", "0.05", "--retries", "0")
+    assert ended.code == 1
+    assert [record["error"]["class"] for record in folder.records("out.failed.jsonl")] == ["timeout"] * 2
+
+
+def test_only_failures_of_the_classes_of_retry_on_are_tried_again(folder: Folder) -> None:
+    folder.numbers(3)
+    ended = folder.run("run", "job.py:shaky", "in.jsonl", "-o", "out.jsonl", "--retries", "1", "--retry-on", "conn")
+    assert ended.code == 1
+    assert folder.noted() == {"try 0": 1, "try 1": 2, "try 2": 2}
+    assert [record["attempts"] for record in folder.records()] == [2, 2]
+
+
+def test_the_users_folder_is_last_on_the_path_so_a_json_py_of_theirs_hides_nothing(folder: Folder) -> None:
+    folder.write("json.py", "raise RuntimeError('hidden')")
+    folder.write("beside.py", "answer = 42")
+    folder.write(
+        "finding.py",
+        "import json, os, sys, beside\n"
+        "async def lookup(n):\n"
+        "    return [beside.answer, json.dumps(n), sys.path.index(os.getcwd()) - len(sys.path)]\n",
+    )
+    folder.numbers(1)
+    script = str(Path(sys.executable).with_name("aiomap"))
+    for target in ("finding.py:lookup", "finding:lookup"):
+        ended = subprocess.run(
+            [script, "run", target, "in.jsonl", "-o", "-"],
+            cwd=folder.path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads(ended.stdout)["value"] == [42, "0", -1]
+
+
+# Early ends
+
+
+def test_halt_at_a_number_of_failures_stops_a_hopeless_run_with_4(folder: Folder) -> None:
+    folder.numbers(100)
+    ended = folder.run("run", "job.py:hopeless", "in.jsonl", "-o", "out.jsonl", "-j", "30", "--halt", "5")
+    assert ended.code == 4
+    assert "halted" in ended.err
+    assert len(folder.records("out.failed.jsonl")) == 6
+    assert len(folder.records()) == 14
+
+
+def test_halt_at_a_share_of_failures_looks_only_once_twenty_have_ended(folder: Folder) -> None:
+    folder.numbers(100)
+    assert folder.run("run", "job.py:slightly", "in.jsonl", "-o", "-", "-j", "30", "--halt", "10%").code == 4
+    assert folder.run("run", "job.py:slightly", "in.jsonl", "-o", "-", "--halt", "10%", "--limit", "19").code == 1
+
+
+def test_after_max_time_nothing_new_starts_what_runs_is_finished_and_the_exit_status_is_5(folder: Folder) -> None:
+    folder.numbers(5)
+    run = ("run", "job.py:held", "in.jsonl", "-o", "out.jsonl", "-j", "2")
+    with folder.started(*run, "--max-time", "0.2s") as process:
+        folder.until(process, "err", "state=draining")
+        folder.write("go", "")
+        assert process.wait() == 5
+    assert len(folder.records()) == folder.read("log").count("start") == folder.read("log").count("end") <= 2
+    assert "out of time" in folder.read("err")
+    assert folder.run(*run).code == 0
+    assert sorted(folder.values()) == list(range(5))
+
+
+def test_with_a_reader_that_is_gone_it_ends_with_141_and_no_traceback(folder: Folder) -> None:
+    folder.numbers(1000)
+    reading, writing = os.pipe()
+    with folder.started("run", "job.py:first", "in.jsonl", "-o", "-", out=writing) as process:
+        os.close(writing)
+        with os.fdopen(reading, "rb") as reader:
+            assert json.loads(reader.readline())["index"] == 0
+        folder.write("go", "")
+        assert process.wait() == 141
+    assert "Traceback" not in folder.read("err")
+    assert "Error" not in folder.read("err")
+
+
+def test_q_is_silent_even_of_failures(folder: Folder) -> None:
+    folder.numbers(6)
+    ended = folder.run("run", "job.py:picky", "in.jsonl", "-o", "out.jsonl", "-q", "--retries", "0")
+    assert ended == Ended(1, "", "")
+
+
+def test_a_second_one_on_the_same_output_is_refused_while_the_first_runs(folder: Folder) -> None:
+    folder.numbers(3)
+    run = ("run", "job.py:held", "in.jsonl", "-o", "out.jsonl")
+    with folder.started(*run) as process:
+        folder.until(process, "log", "start")
+        for second in (run, (*run, "--fresh")):
+            ended = folder.run(*second)
+            assert ended.code == 3
+            assert str(process.pid) in ended.err
+        folder.write("go", "")
+        assert process.wait() == 0
+    assert sorted(folder.values()) == [0, 1, 2]
+
+
+MOUNT, UMOUNT = "/bin/mount", "/bin/umount"
+
+
+@contextmanager
+def small_disk(place: Path) -> Generator[None]:
+    place.mkdir()
+    mounting = [MOUNT, "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(mounting, capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run([UMOUNT, str(place)], check=True)
+
+
+def test_a_full_disk_ends_it_with_6_and_with_space_it_goes_on(folder: Folder) -> None:
+    folder.numbers(100)
+    run = ("run", "job.py:large", "in.jsonl", "-o", "disk/out.jsonl")
+    with small_disk(folder.path / "disk"):
+        for _ in range(2):
+            ended = folder.run(*run)
+            assert ended.code == 6
+            assert "Traceback" not in ended.err
+            assert "space" in ended.err or "full" in ended.err
+        subprocess.run([MOUNT, "-o", "remount,size=4m", str(folder.path / "disk")], check=True)
+        assert folder.run(*run).code == 0
+        assert sorted(record["index"] for record in folder.records("disk/out.jsonl")) == list(range(100))
+
+
+# Signals
+
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, folder: Folder, *arguments: str) -> None:
+        self.shown = ""
+        self._master, slave = os.openpty()
+        self.process = folder.command(arguments, slave, slave, slave)
+        os.close(slave)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.process:
+            os.close(self._master)
+
+    def press_ctrl_c(self) -> None:
+        os.write(self._master, b"\x03")
+
+    def until(self, is_so: Callable[[], bool], what: str) -> None:
+        """Returns once it is so, and shows meanwhile what there is to show."""
+
+        def looked() -> bool:
+            self._look()
+            return is_so()
+
+        waited(self.process, looked, what)
+
+    def shows(self, text: str) -> None:
+        self.until(lambda: text in self.shown, text)
+
+    def ends(self) -> int:
+        self.until(lambda: self.process.poll() is not None, "an end")
+        self._look()
+        return self.process.wait()
+
+    def _look(self) -> None:
+        with suppress(OSError):  # the other side is closed
+            while select.select([self._master], [], [], 0)[0]:
+                data = os.read(self._master, 65536)
+                if not data:
+                    return
+                self.shown += data.decode()
+
+
+def test_the_first_ctrl_c_starts_nothing_new_finishes_what_runs_and_says_so(folder: Folder) -> None:
+    folder.numbers(9)
+    run = ("run", "job.py:held", "in.jsonl", "-o", "out.jsonl", "-j", "2")
+    with Terminal(folder, *run) as terminal:
+        terminal.until(lambda: folder.read("log").count("start") == 2, "two starts")
+        terminal.press_ctrl_c()
+        terminal.shows("stopping: ")
+        terminal.shows("2 in flight")
+        folder.write("go", "")
+        assert terminal.ends() == 130
+        assert "stopped by Ctrl-C" in terminal.shown
+        assert "aiomap run job.py:held in.jsonl -o out.jsonl -j 2" in terminal.shown
+    assert sorted(folder.values()) == [0, 1]
+    assert folder.read("log").count("start") == folder.read("log").count("end") == 2
+    assert folder.run(*run).code == 0
+    assert sorted(folder.values()) == list(range(9))
+    assert folder.read("log").count("start") == 9
+
+
+def test_the_second_ctrl_c_cancels_what_runs_and_the_setup_is_left(folder: Folder) -> None:
+    folder.numbers(9)
+    run = ("run", "job.py:stuck_using", "in.jsonl", "-o", "out.jsonl", "-j", "2", "--setup", "session")
+    with Terminal(folder, *run) as terminal:
+        terminal.until(lambda: folder.read("log").count("start") == 2, "two starts")
+        terminal.press_ctrl_c()
+        terminal.shows("stopping: ")
+        terminal.press_ctrl_c()
+        assert terminal.ends() == 130
+        assert "Traceback" not in terminal.shown
+    assert folder.noted() == {"enter": 1, "start 0": 1, "start 1": 1, "cancelled 0": 1, "cancelled 1": 1, "leave": 1}
+    assert folder.read("log").endswith("leave \n")
+    assert not (folder.path / "out.failed.jsonl").exists()
+
+
+def test_the_third_ctrl_c_ends_it_at_once_even_if_the_function_blocks_the_loop(folder: Folder) -> None:
+    folder.numbers(9)
+    with Terminal(folder, "run", "job.py:blocked", "in.jsonl", "-o", "out.jsonl") as terminal:
+        terminal.until(lambda: folder.noted()["start 0"] == 1, "a start")
+        terminal.press_ctrl_c()
+        terminal.until(lambda: folder.noted()["interrupted"] == 1, "an interrupt")
+        terminal.press_ctrl_c()
+        terminal.until(lambda: folder.noted()["interrupted"] == 2, "two interrupts")
+        terminal.press_ctrl_c()
+        assert terminal.ends() == 130
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_to_stop_lets_what_runs_finish_and_the_next_run_goes_on(
+    folder: Folder, number: signal.Signals, code: int
+) -> None:
+    folder.numbers(5)
+    run = ("run", "job.py:held", "in.jsonl", "-o", "out.jsonl", "-j", "2")
+    with folder.started(*run) as process:
+        folder.until(process, "log", "start", 2)
+        process.send_signal(number)
+        folder.until(process, "err", "state=draining")
+        folder.write("go", "")
+        assert process.wait() == code
+    assert sorted(folder.values()) == [0, 1]
+    assert number.name in folder.read("err") or number is signal.SIGINT
+    assert folder.run(*run).code == 0
+    assert sorted(folder.values()) == list(range(5))
+    assert folder.read("log").count("start") == 5
+
+
+def test_sigusr1_tells_how_it_stands_and_the_ten_items_that_run_longest(folder: Folder) -> None:
+    folder.numbers(15)
+    with folder.started("run", "job.py:held", "in.jsonl", "-o", "out.jsonl", "-j", "12") as process:
+        folder.until(process, "log", "start", 12)
+        process.send_signal(signal.SIGUSR1)
+        folder.until(process, "err", "line 10,")
+        folder.write("go", "")
+        assert process.wait() == 0
+    told = folder.read("err").splitlines()
+    at = next(at for at, line in enumerate(told) if "12 running" in line)
+    for number, line in zip(range(1, 11), told[at + 1 : at + 11], strict=True):
+        assert f"line {number}, " in line
+    assert "line 11" not in folder.read("err")
+
+
+# Typos
+
+
+# What is typed behind `aiomap run`, and the words of the sentence that say what to type instead.
+TYPOS = [
+    ("", "Missing argument 'FUNCTION'"),
+    ("job.py:double -o out.jsonl", "Missing argument 'INPUT...'"),
+    ("job.py:double in.jsonl", "Missing option '-o' / '--output'"),
+    *[
+        (f"{function} in.jsonl -o out.jsonl", said)
+        for function, said in (
+            ("job.py", "write file.py:function or module:function, as in job.py:lookup"),
+            ("jobs.py:double", "there is no file jobs.py"),
+            ("jobs:double", "there is no module jobs"),
+            ("job.py:doubel", "did you mean double?"),
+            ("job:doubel", "did you mean double?"),
+            ("job.py:tries", "is set(), and no function"),
+            ("job.py:blocking", "add --in-thread if it blocks"),
+            ("job.py:double --in-thread", "leave out --in-thread"),
+            ("broken.py:double", "SyntaxError"),
+            ("job.py:using --setup sesion", "did you mean session?"),
+            ("job.py:using --setup tries", "no function that gives a context manager"),
+        )
+    ],
+    *[
+        (f"job.py:double {inputs} -o out.jsonl", said)
+        for inputs, said in (
+            ("missing.jsonl", "cannot read missing.jsonl: No such file"),
+            ("blob", "add --format jsonl, csv, text or parquet"),
+            ("-", "add --format jsonl, csv, text or parquet"),
+            ("- - --format text", "name it once"),
+            ("in.jsonl --format xml", "'jsonl', 'csv', 'text', 'parquet'"),
+            ("in.txt --id n", "add --format jsonl or csv"),
+            ("in.csv --id m", "its columns are 'n'"),
+        )
+    ],
+    *[
+        (f"job.py:double in.jsonl -o out.jsonl {flags}", said)
+        for flags, said in (
+            ("-j 0", "the least is 1"),
+            ("-j many", "as in -j 10, or -j auto"),
+            ("--rate fast", "as in --rate 4/s"),
+            ("--rate 0/s", "make the time longer: --rate 1/10s"),
+            ("--per-key n --per-key-tasks few", "as in --per-key-tasks 2, or --per-key-tasks none"),
+            ("--per-key n --per-key-rate fast", "as in --per-key-rate 4/s"),
+            ("--timeout 0", "write seconds above 0, as in --timeout 60"),
+            ("--timeout 1m", "as in --timeout 60"),
+            ("--retries -1", "as in --retries 4, or --retries 0 for none"),
+            ("--retry-on tiemout", "write some of timeout, conn,"),
+            ("--halt never", "as in --halt 500 or --halt 10%"),
+            ("--halt 200%", "as in --halt 500 or --halt 10%"),
+            ("--max-time soon", "as in --max-time 90s, 15m or 6h"),
+            ("--limit 0", "as in --limit 100"),
+            ("--sample some", "as in --sample 100"),
+            ("--shard 0/3", "of 3 parts the first is 1/3, the last 3/3"),
+            ("--shard 4/3", "of 3 parts the first is 1/3, the last 3/3"),
+            ("--shard third", "as in --shard 1/4"),
+            ("--seed dice", "'dice' is not a valid integer"),
+            ("--fresh --accept-change", "leave out one of the two"),
+            ("--retry-fialed", "--retry-failed"),
+        )
+    ],
+]
+
+
+@pytest.mark.parametrize(("typed", "said"), TYPOS, ids=[typed for typed, _ in TYPOS])
+def test_what_is_typed_wrong_touches_nothing_and_ends_with_2_and_a_sentence_that_says_what_to_type(
+    folder: Folder, typed: str, said: str
+) -> None:
+    for name, text in {
+        "broken.py": "def double(:\n",
+        "in.jsonl": "1\n",
+        "in.txt": "1\n",
+        "in.csv": "n\n1\n",
+        "blob": "1\n",
+    }.items():
+        folder.write(name, text)
+    ended = folder.run("run", *typed.split())
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+    assert not list(folder.path.glob("out*"))
