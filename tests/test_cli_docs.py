@@ -24,8 +24,8 @@ def help_texts() -> str:
     """The end of the page: what `--help` says, by command."""
     texts: list[str] = []
     for name in ("run", "fetch", "status", "errors", "check", "export"):
-        context = click.Context(aiomap.commands[name], info_name=f"aiomap {name}", max_content_width=100)
-        context.terminal_width = 100
+        parent = click.Context(aiomap, info_name="aiomap", **aiomap.context_settings)
+        context = click.Context(aiomap.commands[name], parent, info_name=name, terminal_width=100)
         texts.append(f"```text\n{aiomap.commands[name].get_help(context)}\n```\n")
     return "\n".join(texts)
 
