@@ -56,6 +56,7 @@ if sys.version_info < (3, 12):
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "any_loop: does not need virtual time, and so runs on uvloop too")
+    config.addinivalue_line("markers", "once: has the same outcome on every Python, and so runs on one of them")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

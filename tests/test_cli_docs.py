@@ -15,6 +15,8 @@ import pytest
 
 from aiomap.cli.commands import aiomap
 
+pytestmark = pytest.mark.once
+
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "cli.md"
 NIGHT = DOCS / "night.md"

@@ -263,13 +263,17 @@ def test_check_says_that_all_is_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_check_takes_out_in_the_order_of_the_input_too(tmp_path: Path) -> None:
-    job(tmp_path, ["a", ValueError("x"), "c"])
-    output = job(tmp_path, ["a", "b", "c"])
-    in_order = sorted(output.read_text().splitlines(True), key=lambda line: json.loads(line)["index"])
-    assert output.read_text() != "".join(in_order)
-    assert told("check", output).code == 0
-    output.write_text("".join(in_order))
-    assert told("check", output).code == 0
+    job(tmp_path, ["a", ValueError("x"), "c", ValueError("y")])
+    output = job(tmp_path, ["a", "b", "c", ValueError("y")])
+    recorded = output.read_text()
+    in_order = "".join(sorted(recorded.splitlines(True), key=lambda line: json.loads(line)["index"]))
+    assert recorded != in_order
+    for text in (recorded, in_order):
+        output.write_text(text)
+        assert told("check", output).code == 0
+    for text in (recorded, in_order):
+        output.write_text(text[:-5])
+        assert "from line 3 on" in told("check", output).err
 
 
 def replacing(old: bytes, new: bytes) -> Callable[[bytes], bytes]:

@@ -15,6 +15,8 @@ import pytest
 from tests.simulation.mutants import MUTANTS, Mutant, load
 from tests.simulation.sweep import Broken, Sweep
 
+pytestmark = pytest.mark.once
+
 
 @contextmanager
 def _nobody_looks_at_what_a_broken_engine_leaves_behind() -> Iterator[None]:

@@ -26,6 +26,8 @@ from aiomap.journal.file import JournalFile
 from aiomap.journal.rows import DONE, FAILED, SKIPPED, Row
 from tests.journal.test_file import database
 
+pytestmark = pytest.mark.once
+
 FAILURE = b'{"class":"ValueError","type":"ValueError","message":""}'
 
 

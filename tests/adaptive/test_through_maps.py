@@ -14,6 +14,8 @@ from tests.adaptive.scenarios import SCENARIOS, Scenario
 from tests.adaptive.servers import Accepted, Server
 from tests.adaptive.simulation import seeded
 
+pytestmark = pytest.mark.once
+
 
 class Tally:
     """What the clients of one server come to."""

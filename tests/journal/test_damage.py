@@ -23,6 +23,8 @@ from aiomap.journal.reading import identity_of, read_rows
 from aiomap.journal.rows import DONE, FAILED, SKIPPED, Row
 from aiomap.journal.salvage import Report, check, repair
 
+pytestmark = pytest.mark.once
+
 ME = {"function": "module.fetch", "serializer": "json"}
 PAGE = 4096
 SECTOR = 512
