@@ -205,6 +205,8 @@ def parse_shard(_: click.Context, __: click.Parameter, value: str | None) -> tup
     part, slash, parts = value.partition("/")
     if not (slash and all(number.isascii() and number.isdigit() and len(number) < _LONG for number in (part, parts))):
         raise click.BadParameter(f"{value!r} is no shard; write which of how many, as in --shard 1/4")
+    if not int(parts):
+        raise click.BadParameter(f"{value} is no shard: there are none of 0 parts; write it as in --shard 1/4")
     if not 1 <= int(part) <= int(parts):
         raise click.BadParameter(
             f"{value} is no shard; of {parts} parts the first is 1/{parts}, the last {parts}/{parts}"

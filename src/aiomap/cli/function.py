@@ -35,9 +35,9 @@ def load_function(target: str, *, in_thread: bool) -> Callable[..., Awaitable[An
     function = _attribute(_module(module), name, target)
     if not callable(function):
         raise click.BadParameter(f"{printable(target)} is {shortened(function)}, and no function")
-    is_async = inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004  (whether it can be called is known)
-    )
+    # Of its type: a class whose instances are async is no async function itself.
+    call = getattr(type(function), "__call__", None)  # noqa: B004  (whether it can be called is known)
+    is_async = inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(call)
     if is_async and in_thread:
         raise click.BadParameter(f"{printable(target)} is async already: leave out --in-thread")
     if is_async:
@@ -45,6 +45,10 @@ def load_function(target: str, *, in_thread: bool) -> Callable[..., Awaitable[An
     if not in_thread:
         raise click.BadParameter(
             f"{printable(target)} is not async: define it with `async def`, or add --in-thread if it blocks"
+        )
+    if inspect.isasyncgenfunction(inspect.unwrap(function)):
+        raise click.BadParameter(
+            f"{printable(target)} has a `yield`: define an async function that returns one value, as in a list"
         )
     from aiomap._blocking import in_thread as made_async
 
@@ -122,7 +126,12 @@ def _add_last(folder: str) -> None:
 def _attribute(module: ModuleType, dotted: str, target: str) -> object:
     found: object = module
     for name in dotted.split("."):
-        if not hasattr(found, name):
+        try:
+            there = hasattr(found, name)
+        except Exception as error:  # a module's own __getattr__, a property
+            reason = f"{type(error).__name__}: {printable(str(error))}"
+            raise click.BadParameter(f"{printable(target)}: {printable(name)} cannot be had ({reason})") from error
+        if not there:
             names = [each for each in dir(found) if not each.startswith("_")]
             close = get_close_matches(name, names, 1)
             fix = f"; did you mean {printable(close[0])}?" if close else ""

@@ -18,11 +18,13 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from aiomap._map import aoutcomes
-from aiomap._outcome import Outcome
+from aiomap._outcome import SKIP, Outcome
 from aiomap.cli.screen import Screen, State, View
 from aiomap.cli.tally import Tally
+from aiomap.errors import UnrecordableResult
 from aiomap.failures import failure_class
 from aiomap.inputs import BadRecord, Entry
+from aiomap.journal.serializers import Unencodable, serializer
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -120,6 +122,9 @@ class Job:
         self._reading: asyncio.Task[Any] | None = None
         self._stream: Stream[Outcome[Entry, Any]]
         self._began = time.monotonic()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._error: BaseException | None = None
+        self._over = self._read_any = False
 
     def run(self) -> None:
         """Raises what made it impossible: JournalError, `WriteFailed`, an error of the input or of the set-up."""
@@ -143,42 +148,80 @@ class Job:
 
     async def _run(self) -> None:
         plan, self._loop = self._plan, asyncio.get_running_loop()
+        self._reading = task = asyncio.current_task()
+        arguments: list[Any] = []
+        # Before the set-up, so that a signal meanwhile finds something to hold back.
+        self._stream = stream = aoutcomes(
+            self._calling(arguments),
+            plan.entries,
+            plan.max_concurrent_tasks,
+            ordered=plan.ordered,
+            timeout=plan.timeout,
+            retry=plan.retry,
+            limits=plan.limits,
+            journal=plan.journal,
+        )
         async with AsyncExitStack() as stack:
-            arguments = () if plan.setup is None else (await stack.enter_async_context(plan.setup()),)
-            self._stream = stream = aoutcomes(
-                self._calling(arguments),
-                plan.entries,
-                plan.max_concurrent_tasks,
-                ordered=plan.ordered,
-                timeout=plan.timeout,
-                retry=plan.retry,
-                limits=plan.limits,
-                journal=plan.journal,
-            )
+            if plan.setup is not None:
+                try:
+                    arguments.append(await stack.enter_async_context(plan.setup()))
+                except asyncio.CancelledError:
+                    if task is None or not self._stopped:
+                        raise
+                    task.uncancel()
+            if self._stopped:
+                return
             await stack.enter_async_context(stream)
             if plan.max_time is not None:
-                self._loop.call_later(plan.max_time, self._drain, Stop.OUT_OF_TIME)
-            await self._read_all(stream)
+                self._timers.append(self._loop.call_later(plan.max_time, self._drain, Stop.OUT_OF_TIME))
+            try:
+                await self._read_all(stream)
+            except BaseException as error:
+                self._error = error
+                raise
+            finally:
+                for timer in self._timers:
+                    timer.cancel()
+                self._over = True
             self._look()
+        if self._error is not None:  # the set-up has swallowed it
+            raise self._error
 
     async def _read_all(self, stream: Stream[Outcome[Entry, Any]]) -> None:
-        self._reading = task = asyncio.current_task()
+        task = self._reading
         self._tick()
+        broken: BaseException | None = None
         try:
             await self._read(stream)
         except asyncio.CancelledError:
             if task is None or not self._stopped:
                 raise
             task.uncancel()
-            await stream.aclose()
-            await self._read(stream)  # what was completed before
+            broken = await self._rest(stream)
+        except BaseException as error:
+            broken = error
         finally:
             self._reading = None
             self._ticking.cancel()
             await self._written()
         if self._unwritable is not None:
-            raise self._unwritable
-        await asyncio.to_thread(self._finish)
+            raise broken or self._unwritable
+        if broken is None:
+            await asyncio.to_thread(self._finish, whole=self.stop is None)
+            return
+        if self._read_any:  # so the journal was open
+            with suppress(Exception):  # what broke first is what counts
+                await asyncio.to_thread(self._finish, whole=False)
+        raise broken
+
+    async def _rest(self, stream: Stream[Outcome[Entry, Any]]) -> BaseException | None:
+        """Takes what was completed before the end; gives back what it ended with."""
+        try:
+            await stream.aclose()
+            await self._read(stream)
+        except BaseException as error:
+            return error
+        return None
 
     async def _read(self, stream: Stream[Outcome[Entry, Any]]) -> None:
         async for outcome in stream:
@@ -210,12 +253,13 @@ class Job:
         while not self._idle.is_set():
             await self._idle.wait()
 
-    def _finish(self) -> None:
+    def _finish(self, *, whole: bool) -> None:
         self._output.add(self._taken)
-        self._output.finish(whole=self.stop is None)
+        self._output.finish(whole=whole)
 
     def _take(self, outcome: Outcome[Entry, Any]) -> None:
         self._taken.append(outcome)
+        self._read_any = True
         self.failed += outcome.error is not None
         if outcome.started < 0:  # of an earlier sitting
             return
@@ -223,7 +267,7 @@ class Job:
             self.tally.add_success(outcome.elapsed, outcome.attempts)
             return
         where = f"line {outcome.item.line:,}"
-        kind, message = failure_class(outcome.error), str(outcome.error)
+        kind, message = failure_class(outcome.error), _text_of(outcome.error)
         self.tally.add_failure(kind, where, message, outcome.elapsed, outcome.attempts)
         stats = self._stream.stats
         if self._plan.halt(stats.failed, stats.done + stats.failed + stats.skipped):
@@ -232,16 +276,20 @@ class Job:
     def _look(self) -> None:
         self._screen.show(self.view)
 
-    def _calling(self, arguments: tuple[Any, ...]) -> Callable[[Entry], Awaitable[Any]]:
+    def _calling(self, arguments: list[Any]) -> Callable[[Entry], Awaitable[Any]]:
         """The function for the map: it takes an entry, and counts as the user's own where a journal asks for that."""
         function, running = self._plan.function, self._running
+        check = _value_check() if self._plan.journal is None else None  # a journal sees to it itself
 
         async def call(entry: Entry) -> Any:
             if entry.fault is not None:
                 raise BadRecord(entry.fault)
             running[entry.index] = time.monotonic(), entry
             try:
-                return await function(entry.item, *arguments)
+                value = await function(entry.item, *arguments)
+                if check is not None and value is not SKIP:
+                    check(entry.index, value)
+                return value
             finally:
                 del running[entry.index]
                 if self._state == "draining" and not running:
@@ -260,7 +308,7 @@ class Job:
             self._screen.abandon()
             os._exit(128 + number)
         if number == signal.SIGINT:
-            self._in_loop(self._drain if self._signals == 1 else self._cancel, Stop.INTERRUPTED)
+            self._in_loop(self._interrupt, Stop.INTERRUPTED)
         else:
             self._in_loop(self._drain, Stop.TERMINATED if number == signal.SIGTERM else Stop.HUNG_UP)
 
@@ -271,21 +319,29 @@ class Job:
 
     def _drain(self, why: Stop) -> None:
         """Nothing more is started. What is in flight is finished; what waits, for a limit or a retry, is left."""
+        if self._over:
+            return
         if self.stop is None:
             self.stop = why
         if self._state == "running":
             self._state = "draining"
             self._stream.pause()
-            if why is Stop.TERMINATED:
-                asyncio.get_running_loop().call_later(_GRACE, self._cancel, why)
             self._look()
+        if why is Stop.TERMINATED:
+            self._timers.append(asyncio.get_running_loop().call_later(_GRACE, self._cancel, why))
         if not self._running:
             self._end()
+
+    def _interrupt(self, why: Stop) -> None:
+        """What the screen says that Ctrl-C does, whatever began the end."""
+        (self._drain if self._state == "running" else self._cancel)(why)
 
     def _halt(self) -> None:
         self._cancel(Stop.HALTED)
 
     def _cancel(self, why: Stop) -> None:
+        if self._over:
+            return
         if self.stop is None:
             self.stop = why
         self._state = "cancelling"
@@ -296,6 +352,11 @@ class Job:
         """Has the stream closed by the one who reads it, who takes what is in it before."""
         if not self._stopped and self._reading is not None:
             self._stopped = True
+            # Not at once: the reader may be the one who asks, and its cancel would wait for whatever it awaits next.
+            asyncio.get_running_loop().call_soon(self._cancel_reading)
+
+    def _cancel_reading(self) -> None:
+        if self._reading is not None:
             self._reading.cancel()
 
     def _tell(self) -> None:
@@ -305,6 +366,26 @@ class Job:
         rows = [f"aiomap: {stats.done:,} done, {stats.failed:,} failed, {stats.running:,} running"]
         rows += [f"  for {now - since:8.1f} s: line {entry.line:,}, {entry.key}" for since, entry in longest]
         self._screen.say("\n".join(rows))
+
+
+def _value_check() -> Callable[[int, object], None]:
+    """What raises UnrecordableResult for a value that a line of the output could not give back."""
+    encode = serializer("json").encode
+
+    def check(index: int, value: object) -> None:
+        try:
+            encode(value)
+        except Unencodable as error:
+            raise UnrecordableResult(index, error.reason) from error
+
+    return check
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"(its text cannot be had: {type(broken).__name__})"
 
 
 @contextmanager

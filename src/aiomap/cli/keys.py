@@ -6,7 +6,7 @@ Invariant: an item that has no such thing is not bounded, and is no error: that 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -20,24 +20,20 @@ def key_of_entry(name: str) -> Callable[[Entry], Hashable | None]:
     return _host if name == "host" else lambda entry: _column(entry.item, name)
 
 
-def _column(item: Any, name: str) -> Hashable | None:
-    value = item.get(name) if isinstance(item, dict) else None
+def _column(item: object, name: str) -> Hashable | None:
+    value = _field(item, name)
     return value if isinstance(value, Hashable) else repr(value)
 
 
 def _host(entry: Entry) -> str | None:
-    item = entry.item
-    links = (
-        [item]
-        if isinstance(item, str)
-        else [item.get(name) for name in ("url", "link")]
-        if isinstance(item, dict)
-        else []
-    )
-    for link in links:
-        if isinstance(link, str):
-            try:
-                return urlsplit(link).hostname
-            except ValueError:
-                return None
-    return None
+    item: object = entry.item
+    links = [item] if isinstance(item, str) else [_field(item, name) for name in ("url", "link")]
+    link = next((link for link in links if isinstance(link, str)), "")
+    try:
+        return urlsplit(link).hostname
+    except ValueError:
+        return None
+
+
+def _field(item: object, name: str) -> object:
+    return cast("dict[str, object]", item).get(name) if isinstance(item, dict) else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from aiomap._foreign import printable
+from aiomap._foreign import printable, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,18 +71,18 @@ def errors(output: str, *, as_json: bool) -> int:
     if as_json:
         for group in groups:
             told = {"class": group.kind, "type": group.type_name, "count": group.count, "example": group.example}
-            click.echo(json.dumps({**told, "key": group.key, "index": group.index}))
+            click.echo(json.dumps({**told, "key": json.loads(group.key), "index": group.index}))
         return 0
     if not groups:
         click.echo(f"aiomap: {printable(output)} has no failures")
         return 0
     for group in groups[:_SHOWN]:
         click.echo(f"{group.count:>9,}  {printable(group.kind)}: {printable(group.example)[:_WIDTH]}")
-        click.echo(f"           as for {printable(group.key)[:_WIDTH]} (index {group.index:,})")
+        click.echo(f"           as for {printable(redacted(group.key))[:_WIDTH]} (index {group.index:,})")
     if len(groups) > _SHOWN:
         click.echo(f"           and {len(groups) - _SHOWN:,} more kinds; --json has them all")
     kinds = ",".join(dict.fromkeys(group.kind for group in groups))
-    click.echo(f"to run them again, add to the command:  --retry-failed {printable(kinds)}")
+    click.echo(f"to run them again, add to the command:  --retry-failed {shlex.quote(printable(kinds))}")
     return 0
 
 
@@ -93,10 +94,11 @@ def check(output: str) -> int:
     Exit status: 0 it is, 1 it is not.
     """
     from aiomap.journal import Journal
+    from aiomap.journal.lock import is_held
 
     report = _read(output, lambda journal: Journal(journal).check())
     problems = list(report.problems)
-    if report.ok:
+    if report.ok and not is_held(output + ".run"):  # while a run is on, OUT is behind
         problems += _read(output, lambda journal: _differences(output, journal))
     for problem in problems:
         click.echo(f"aiomap: {printable(problem)}", err=True)
@@ -238,10 +240,11 @@ def _groups(journal: str) -> list[_Group]:
 
 
 def _failures(journal: str) -> Iterator[tuple[RecordedFailure, str, int]]:
+    from aiomap.cli.out_file import key_text
     from aiomap.journal.reading import read_rows
     from aiomap.journal.record import failure_of
     from aiomap.journal.rows import FAILED
 
     for _, row in read_rows(journal):
         if row[2] == FAILED:
-            yield failure_of(journal, row), row[7] or row[0].hex(), row[3]
+            yield failure_of(journal, row), key_text(row), row[3]

@@ -46,6 +46,10 @@ class _IoFailed(click.ClickException):
     exit_code = 6
 
 
+class _Crashed(click.ClickException):
+    exit_code = 4
+
+
 @click.command()
 @click.argument("function", metavar="FUNCTION")
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
@@ -321,6 +325,10 @@ def _sit(plan: Plan, given: dict[str, Any]) -> int:
     except JournalError as error:
         kind = _Refused if error.__cause__ is None or isinstance(error, JournalDamaged) else _IoFailed
         raise kind(_with_ways_out(error)) from error
+    except SystemExit as error:
+        raise _Crashed(f"the function ended the program ({error.code}): what was done before is safe") from error
+    except KeyboardInterrupt as error:
+        raise _Crashed("the function raised KeyboardInterrupt: what was done before is safe") from error
     if not given["quiet"]:
         with suppress(OSError):  # a terminal that is gone must not change the exit code
             click.echo(_summary(job, written, given, screen), err=True)
