@@ -27,6 +27,8 @@ import pytest
 from aiomap.journal.reading import read_rows
 from aiomap.journal.rows import DONE
 
+pytestmark = pytest.mark.once
+
 # Long enough for any machine: what is waited for comes, or the process has ended.
 PATIENCE = 60.0
 

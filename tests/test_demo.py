@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 DEMO = Path(__file__).parent.parent / "demo"
 
 

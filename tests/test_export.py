@@ -21,6 +21,8 @@ from aiomap.errors import JournalDamaged, JournalError, MissingExtra
 from aiomap.journal.file import JournalFile
 from aiomap.journal.rows import DONE, FAILED, SKIPPED, Row
 
+pytestmark = pytest.mark.once
+
 STARTED = 1_764_156_600_123_456
 
 

@@ -20,6 +20,8 @@ from aiomap.cli.output import WriteFailed
 from aiomap.errors import RecordedFailure
 from aiomap.fetch import FetchFailed
 
+pytestmark = pytest.mark.once
+
 SECRET = "https://me:hunter2@host/?token=abc"  # noqa: S105
 
 

@@ -23,6 +23,8 @@ from aiomap import Stats
 from aiomap.cli.screen import Screen, State, View, block, cut, duration, end, latency, line
 from aiomap.cli.tally import OTHERS, Tally
 
+pytestmark = pytest.mark.once
+
 # Thu 26 Nov 2026, 14:26:45 UTC
 CLOCK = 1795703205.0
 

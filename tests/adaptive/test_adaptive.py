@@ -17,6 +17,8 @@ from aiomap.limits.limit import Ending
 from tests.adaptive.servers import Accepted, Server
 from tests.adaptive.simulation import Client, play, seeded
 
+pytestmark = pytest.mark.once
+
 
 def _fill(limit: Adaptive, now: float, most: float = math.inf) -> list[Any]:
     """Starts what may start."""

@@ -11,6 +11,8 @@ from tests.adaptive.scenarios import SCENARIOS, Scenario, fairness, measured
 from tests.adaptive.servers import Queue, Slots, lognormal
 from tests.adaptive.simulation import Client, play, seeded
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_it_reaches_its_band(scenario: Scenario) -> None:

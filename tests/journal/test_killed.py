@@ -13,6 +13,8 @@ from aiomap import Journal, Retry, amap
 from tests.journal.killing import LONGEST, Nursery, Totals, Watch, run_cycles
 from tests.journal.sitting import VERBS, Job, Stop
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:

@@ -13,6 +13,8 @@ from aiomap.limits.gate import Gate
 from aiomap.limits.limit import Ending
 from tests.limits.driver import Arrival, play
 
+pytestmark = pytest.mark.once
+
 SECONDS = st.floats(0.001, 100)
 CLOSINGS = [0.5 * 1.5**number for number in range(10)]
 

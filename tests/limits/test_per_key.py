@@ -20,6 +20,8 @@ from aiomap.limits.per_key import PerKey
 from aiomap.limits.rate import Rate
 from tests.limits.driver import Arrival, Clock, exact, late, millisecond, play
 
+pytestmark = pytest.mark.once
+
 many = settings(max_examples=80, deadline=None)
 
 KEYS = st.sampled_from(["a", "b", "c", None])

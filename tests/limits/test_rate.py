@@ -21,6 +21,8 @@ from aiomap.limits.limit import Ending
 from aiomap.limits.rate import Rate
 from tests.limits.driver import Arrival, Clock, Start, exact, late, millisecond, play
 
+pytestmark = pytest.mark.once
+
 many = settings(max_examples=80, deadline=None)
 
 # What a loop's clock may show at first.
