@@ -813,6 +813,7 @@ async def until(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.once
 def test_a_recorded_result_is_read_however_steadily_others_are_recorded(
     path: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
