@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from typing import Final, cast
+from typing import Final
 
 from aiomap._foreign import printable
+from aiomap.throttling import attribute_of, statuses_of
 
 __all__ = ["failure_class", "is_retryable"]
 
 _RETRYABLE: Final = frozenset({"timeout", "dns", "connect", "http_429", "http_5xx", "Throttled"})
 
 _TOO_MANY_REQUESTS: Final = 429
-_STATUS: Final = ("status", "status_code", "code")
 _CONNECT: Final = "connect"
 _LONGEST: Final = 100  # characters of a name that somebody else chose
 _MOST_LINKS: Final = 32  # a chain of causes can also be a circle
@@ -87,30 +87,22 @@ def is_retryable(failure_class: str) -> bool:
 
 
 def _kind(error: BaseException) -> str | None:
-    kind = _attribute(error, "kind")
+    kind = attribute_of(error, "kind")
     if not isinstance(kind, str) or not kind:
         return None
-    if kind == "http_4xx" and _TOO_MANY_REQUESTS in _statuses(error, None):
+    if kind == "http_4xx" and _TOO_MANY_REQUESTS in statuses_of(error, None):
         return "http_429"
     return printable(kind)[:_LONGEST]
 
 
 def _status_class(error: BaseException) -> str | None:
-    response = _attribute(error, "response")
-    for status in (*_statuses(error, response), *_statuses(response, None)):
+    response = attribute_of(error, "response")
+    for status in (*statuses_of(error, response), *statuses_of(response, None)):
         if status == _TOO_MANY_REQUESTS:
             return "http_429"
         if status // 100 in {4, 5}:
             return f"http_{status // 100}xx"
     return None
-
-
-def _statuses(thing: object, response: object) -> Iterator[int]:
-    """Where `http_throttle` looks too: a `code` is an HTTP status only where headers or a response stand beside it."""
-    for name in _STATUS:
-        status = _attribute(thing, name)
-        if isinstance(status, int) and (name != "code" or response is not None or _attribute(thing, "headers")):
-            yield int(status)
 
 
 def _network_class(error: BaseException) -> str | None:
@@ -136,10 +128,3 @@ def _chain(error: BaseException) -> Iterable[BaseException]:
         yield link
         # What went wrong while another error was handled is another matter, but requests and urllib raise theirs so.
         link = link.__context__ if link.__cause__ is None and isinstance(link, OSError) else link.__cause__
-
-
-def _attribute(thing: object, name: str) -> object:
-    try:
-        return cast("object", getattr(thing, name, None))
-    except Exception:
-        return None  # a property may raise anything

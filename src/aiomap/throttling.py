@@ -55,8 +55,10 @@ def http_throttle(error: Exception) -> Throttled | None:
     try:
         if isinstance(error, Throttled):
             return error
-        response = _attribute(error, "response")
-        status = next((s for s in (*_statuses(error, response), *_statuses(response, None)) if s in _THROTTLES), None)
+        response = attribute_of(error, "response")
+        status = next(
+            (s for s in (*statuses_of(error, response), *statuses_of(response, None)) if s in _THROTTLES), None
+        )
         if status is None:
             return None
         return Throttled(_retry_after(error, response), f"HTTP {status}")
@@ -91,24 +93,26 @@ def _chain(error: BaseException) -> Iterable[BaseException]:
         link = link.__context__ if link.__cause__ is None else link.__cause__
 
 
-def _attribute(thing: object, name: str) -> object:
+def attribute_of(thing: object, name: str) -> object:
+    """Its attribute; `None` if it has none, or none that can be had."""
     try:
         return cast("object", getattr(thing, name, None))
     except Exception:
         return None  # a property may raise anything
 
 
-def _statuses(thing: object, response: object) -> Iterable[int]:
+def statuses_of(thing: object, response: object) -> Iterable[int]:
+    """What may be an HTTP status in it: a `code` is one only where headers or a response stand beside it."""
     for name in _STATUS:
-        status = _attribute(thing, name)
-        if isinstance(status, int) and (name != "code" or response is not None or _attribute(thing, "headers")):
+        status = attribute_of(thing, name)
+        if isinstance(status, int) and (name != "code" or response is not None or attribute_of(thing, "headers")):
             yield int(status)
 
 
 def _retry_after(*answers: object) -> float | None:
     for answer in answers:
         try:
-            for name, value in _pairs(_attribute(answer, "headers")):
+            for name, value in _pairs(attribute_of(answer, "headers")):
                 if _text(name).lower() == "retry-after":
                     seconds = parse_retry_after(_text(value))
                     if seconds is not None:

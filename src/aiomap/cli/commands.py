@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 import click
 
 from aiomap.cli import flags
+from aiomap.cli.exits import BROKEN_PIPE, FAILURES, INTERRUPTED, IoFailed, WrongUsage
 from aiomap.cli.look import check, errors, export, status
 from aiomap.cli.run import run
 
@@ -27,23 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["aiomap"]
 
-_FAILURES: Final = 1
-_REFUSED: Final = 2
-_IO_FAILED: Final = 6
-_INTERRUPTED: Final = 130
-# As for a program that a closed pipe kills.
-_BROKEN_PIPE: Final = 141
-
 # Open files beside the connections.
 _SPARE_FILES: Final = 64
-
-
-class _Refused(click.ClickException):
-    exit_code = _REFUSED
-
-
-class _IoFailed(click.ClickException):
-    exit_code = _IO_FAILED
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -194,7 +180,7 @@ def fetch(
                 quiet=quiet,
             )
         except MissingExtra as error:
-            raise _Refused(str(error)) from error
+            raise WrongUsage(str(error)) from error
         _allow_open_files(sitting.slots)
         return _finish(sitting, _open_output(output, file, force=force), source, output, quiet=quiet)
 
@@ -208,8 +194,8 @@ def _finish(sitting: Sitting, descriptor: int, source: str, output: str, *, quie
         sitting.run(descriptor)
     except WriteFailed as error:
         if isinstance(error.__cause__, BrokenPipeError):
-            return _BROKEN_PIPE
-        raise _IoFailed(
+            return BROKEN_PIPE
+        raise IoFailed(
             f"cannot write {_shown(output)}: {_reason(error.__cause__)}. It holds what was fetched before, "
             "and its last line may be cut short"
         ) from error
@@ -219,26 +205,26 @@ def _finish(sitting: Sitting, descriptor: int, source: str, output: str, *, quie
         with suppress(OSError):  # a terminal that is gone must not change the exit code
             click.echo(sitting.summary.text(sitting.seconds, output, stopped=sitting.interrupts > 0), err=True)
     if unread is not None:
-        raise _IoFailed(f"cannot read on in {_shown(source)}: {_reason(unread)}") from unread
+        raise IoFailed(f"cannot read on in {_shown(source)}: {_reason(unread)}") from unread
     if sitting.interrupts:
-        return _INTERRUPTED
-    return _FAILURES if sitting.summary.failed else 0
+        return INTERRUPTED
+    return FAILURES if sitting.summary.failed else 0
 
 
 def _open_input(source: str) -> BinaryIO:
     if source == "-":
         if sys.stdin is None:
-            raise _Refused("standard input is closed")
+            raise WrongUsage("standard input is closed")
         return sys.stdin.buffer
     if source.lower().startswith(("http://", "https://")):
-        raise _Refused(
+        raise WrongUsage(
             "INPUT is a file with a link on each line, not a link; "
             f"write  echo {_shown(shlex.quote(source))} | aiomap fetch - -o FILE"
         )
     try:
         return Path(source).open("rb")
     except OSError as error:
-        raise _Refused(f"cannot read {_shown(source)}: {_reason(error)}") from error
+        raise WrongUsage(f"cannot read {_shown(source)}: {_reason(error)}") from error
 
 
 def _open_output(output: str, source: BinaryIO, *, force: bool) -> int:
@@ -246,21 +232,21 @@ def _open_output(output: str, source: BinaryIO, *, force: bool) -> int:
 
     if output == "-":
         if sys.stdout is None:
-            raise _Refused("standard output is closed")
+            raise WrongUsage("standard output is closed")
         return os.dup(sys.stdout.fileno())
     path = Path(output)
     if _is_same_file(path, source):
-        raise _Refused(f"{_shown(output)} is the input itself; name another file with -o")
+        raise WrongUsage(f"{_shown(output)} is the input itself; name another file with -o")
     try:
         return open_output(path, force=force)
     except FileExistsError as error:
-        raise _Refused(
+        raise WrongUsage(
             f"{_shown(output)} exists, and is not overwritten; "
             "name another file with -o, or add --force to lose what is in it"
         ) from error
     except OSError as error:
         make = "" if path.parent.is_dir() else f"; make its folder with  mkdir -p {shlex.quote(str(path.parent))}"
-        raise _Refused(_shown(f"cannot write {output}: {_reason(error)}{make}")) from error
+        raise WrongUsage(_shown(f"cannot write {output}: {_reason(error)}{make}")) from error
 
 
 def _is_same_file(path: Path, source: BinaryIO) -> bool:
@@ -282,7 +268,7 @@ def _allow_open_files(connections: int) -> None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
                 soft = wanted
     if connections + _SPARE_FILES > soft:
-        raise _Refused(
+        raise WrongUsage(
             f"-j {connections} needs as many open files, and this system allows {soft}: "
             f"write -j {max(1, soft - _SPARE_FILES)} at most, or raise the limit with  ulimit -n"
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from aiomap._foreign import printable, redacted
+from aiomap.cli.exits import BROKEN_PIPE, FAILURES, IoFailed, Refused, WrongUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,21 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "errors", "export", "status"]
 
-_FAILURES: Final = 1
 _SHOWN: Final = 20  # groups of failures
 _WIDTH: Final = 100  # characters of an example
 
 # What makes two messages of one kind different.
 _NUMBERS: Final = re.compile(r"\d+")
 _QUOTED: Final = re.compile(r"'[^']*'|\"[^\"]*\"|https?://\S+")
-
-
-class _Refused(click.ClickException):
-    exit_code = 3
-
-
-class _Unreadable(click.ClickException):
-    exit_code = 2
 
 
 @click.command()
@@ -105,7 +97,7 @@ def check(output: str) -> int:
     if report.problems:
         click.echo("aiomap: Journal(...).repair(into=...) saves what is whole", err=True)
     click.echo(f"aiomap: {report.rows:,} rows, {'all as they were written' if not problems else 'not all is well'}")
-    return _FAILURES if problems else 0
+    return FAILURES if problems else 0
 
 
 @click.command()
@@ -128,13 +120,11 @@ def export(output: str, kind: Any, target: str, *, excel_safe: bool) -> int:
     try:
         rows = _read(output, lambda journal: written(journal, kind, target, excel_safe=excel_safe))
     except BrokenPipeError:
-        return 141
+        return BROKEN_PIPE
     except (Untabular, MissingExtra) as error:
-        raise _Unreadable(printable(str(error))) from error
+        raise WrongUsage(printable(str(error))) from error
     except WriteFailed as error:
-        failed = click.ClickException(printable(str(error)))
-        failed.show()
-        return 6
+        raise IoFailed(printable(str(error))) from error
     if target != "-":
         click.echo(f"aiomap: {rows:,} rows in {printable(target)}", err=True)
     return 0
@@ -147,9 +137,9 @@ def _read(output: str, what: Callable[[str], Any]) -> Any:
     try:
         return what(output + ".run")
     except JournalDamaged as error:
-        raise _Refused(printable(str(error))) from error
+        raise Refused(printable(str(error))) from error
     except JournalError as error:
-        raise _Unreadable(printable(f"{error}. Name the OUT of a job, as in  aiomap status out.jsonl")) from error
+        raise WrongUsage(printable(f"{error}. Name the OUT of a job, as in  aiomap status out.jsonl")) from error
 
 
 def _differences(output: str, journal: str) -> list[str]:

@@ -11,12 +11,23 @@ import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aiomap._foreign import printable
 from aiomap.cli import flags
+from aiomap.cli.exits import (
+    BROKEN_PIPE,
+    FAILURES,
+    HALTED,
+    INTERRUPTED,
+    OUT_OF_TIME,
+    Crashed,
+    IoFailed,
+    Refused,
+    WrongUsage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,27 +38,6 @@ if TYPE_CHECKING:
     from aiomap.journal import Journal
 
 __all__ = ["run"]
-
-_FAILURES: Final = 1
-_HALTED: Final = 4
-_OUT_OF_TIME: Final = 5
-_BROKEN_PIPE: Final = 141
-
-
-class _WrongUsage(click.ClickException):
-    exit_code = 2
-
-
-class _Refused(click.ClickException):
-    exit_code = 3
-
-
-class _IoFailed(click.ClickException):
-    exit_code = 6
-
-
-class _Crashed(click.ClickException):
-    exit_code = 4
 
 
 @click.command()
@@ -190,7 +180,7 @@ def run(**given: Any) -> int:
             return _dry_run(plan)
         return _sit(plan, given)
     except (BadInput, MissingExtra) as error:
-        raise _WrongUsage(printable(str(error))) from error
+        raise WrongUsage(printable(str(error))) from error
 
 
 def _check_together(given: dict[str, Any]) -> None:
@@ -304,13 +294,14 @@ def _sit(plan: Plan, given: dict[str, Any]) -> int:
     try:
         if plan.journal is None:
             if sys.stdout is None:
-                raise _WrongUsage("standard output is closed")
+                raise WrongUsage("standard output is closed")
             written: Any = StreamedOutput(os.dup(sys.stdout.fileno()))
         else:
             paths = output, os.fspath(plan.journal.path), failed_name(output)
+            _check_place(output)
             if given["fresh"]:
                 start_anew(*paths)
-            _check_ours(*paths)
+            _check_ours(output, paths[1])
             written = JournalledOutput(*paths, keep_order=given["keep_order"])
         with Screen(quiet=given["quiet"] or (output == "-" and sys.stdout.isatty())) as screen:
             job = Job(plan, written, screen)
@@ -320,31 +311,35 @@ def _sit(plan: Plan, given: dict[str, Any]) -> int:
                 written.close()
     except WriteFailed as error:
         if isinstance(error.__cause__, BrokenPipeError):
-            return _BROKEN_PIPE
-        raise _IoFailed(printable(str(error))) from error
+            return BROKEN_PIPE
+        raise IoFailed(printable(str(error))) from error
     except JournalError as error:
-        kind = _Refused if error.__cause__ is None or isinstance(error, JournalDamaged) else _IoFailed
+        kind = Refused if error.__cause__ is None or isinstance(error, JournalDamaged) else IoFailed
         raise kind(_with_ways_out(error)) from error
     except SystemExit as error:
-        raise _Crashed(f"the function ended the program ({error.code}): what was done before is safe") from error
+        raise Crashed(f"the function ended the program ({error.code}): what was done before is safe") from error
     except KeyboardInterrupt as error:
-        raise _Crashed("the function raised KeyboardInterrupt: what was done before is safe") from error
+        raise Crashed("the function raised KeyboardInterrupt: what was done before is safe") from error
     if not given["quiet"]:
         with suppress(OSError):  # a terminal that is gone must not change the exit code
             click.echo(_summary(job, written, given, screen), err=True)
     return _code(job, given["max_failures"])
 
 
-def _check_ours(output: str, journal: str, _: str) -> None:
-    """What is in OUT must have come from its journal: everything else would be cut off."""
+def _check_place(output: str) -> None:
     path = Path(output)
     if not path.parent.is_dir():
         folder = shlex.quote(str(path.parent))
-        raise _WrongUsage(printable(f"there is no folder for {output}: make it with  mkdir -p {folder}"))
+        raise WrongUsage(printable(f"there is no folder for {output}: make it with  mkdir -p {folder}"))
     if path.exists() and not path.is_file():
-        raise _WrongUsage(f"{printable(output)} is no regular file, and cannot be gone on with: write -o - for a pipe")
+        raise WrongUsage(f"{printable(output)} is no regular file, and cannot be gone on with: write -o - for a pipe")
+
+
+def _check_ours(output: str, journal: str) -> None:
+    """What is in OUT must have come from its journal: everything else would be cut off."""
+    path = Path(output)
     if path.exists() and path.stat().st_size and not Path(journal).exists():
-        raise _Refused(
+        raise Refused(
             f"{printable(output)} exists, and has no journal ({printable(journal)}) to say what belongs into it: "
             "add --fresh to lose it, or name another file with -o"
         )
@@ -366,15 +361,15 @@ def _code(job: Job, max_failures: int) -> int:
     from aiomap.cli.job import Stop
 
     codes: dict[Stop, int] = {
-        Stop.INTERRUPTED: 130,
+        Stop.INTERRUPTED: INTERRUPTED,
         Stop.TERMINATED: 143,
         Stop.HUNG_UP: 129,
-        Stop.HALTED: _HALTED,
-        Stop.OUT_OF_TIME: _OUT_OF_TIME,
+        Stop.HALTED: HALTED,
+        Stop.OUT_OF_TIME: OUT_OF_TIME,
     }
     if job.stop is not None:
         return codes[job.stop]
-    return _FAILURES if job.failed > max_failures else 0
+    return FAILURES if job.failed > max_failures else 0
 
 
 def _summary(job: Job, written: Any, given: dict[str, Any], screen: Screen) -> str:
