@@ -874,6 +874,8 @@ TYPOS = [
     ("", "Missing argument 'FUNCTION'"),
     ("job.py:double -o out.jsonl", "Missing argument 'INPUT...'"),
     ("job.py:double in.jsonl", "Missing option '-o' / '--output'"),
+    ("job.py:double in.jsonl -o missing/out.jsonl", "make it with  mkdir -p missing"),
+    ("job.py:double in.jsonl -o missing/out.jsonl --fresh", "make it with  mkdir -p missing"),
     *[
         (f"{function} in.jsonl -o out.jsonl", said)
         for function, said in (

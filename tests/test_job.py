@@ -21,7 +21,7 @@ from aiomap.cli import job as job_module
 from aiomap.cli.job import Job, Plan, Stop
 from aiomap.cli.output import WriteFailed
 from aiomap.cli.outputs import JournalledOutput, StreamedOutput, start_anew
-from aiomap.cli.screen import View
+from aiomap.cli.view import View
 from aiomap.errors import JournalLocked
 from aiomap.inputs import BadRecord, Entry
 from aiomap.journal.lock import FileLock

@@ -20,8 +20,9 @@ from typing import TextIO
 import pytest
 
 from aiomap import Stats
-from aiomap.cli.screen import Screen, State, View, block, cut, duration, end, latency, line
+from aiomap.cli.screen import Screen
 from aiomap.cli.tally import OTHERS, Tally
+from aiomap.cli.view import State, View, block, cut, duration, end, latency, line
 
 pytestmark = pytest.mark.once
 

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from aiomap._map import aoutcomes
 from aiomap._outcome import SKIP, Outcome
-from aiomap.cli.screen import Screen, State, View
+from aiomap.cli.screen import Screen
 from aiomap.cli.tally import Tally
+from aiomap.cli.view import State, View
 from aiomap.errors import UnrecordableResult
 from aiomap.failures import failure_class
 from aiomap.inputs import BadRecord, Entry

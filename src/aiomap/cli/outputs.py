@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 from aiomap.cli.failed_file import FailedFile
 from aiomap.cli.out_file import OutFile, write_all, writing
 from aiomap.cli.output import WriteFailed
-from aiomap.cli.screen import counted
+from aiomap.cli.view import counted
 from aiomap.journal.keys import key_of
 from aiomap.journal.lock import FileLock
 

@@ -272,7 +272,7 @@ def failed_name(output: str) -> str:
 
 
 def _dry_run(plan: Plan) -> int:
-    from aiomap.cli.screen import counted
+    from aiomap.cli.view import counted
 
     count = faults = 0
     for entry in plan.entries:
@@ -373,7 +373,7 @@ def _code(job: Job, max_failures: int) -> int:
 
 
 def _summary(job: Job, written: Any, given: dict[str, Any], screen: Screen) -> str:
-    from aiomap.cli.screen import end
+    from aiomap.cli.view import end
 
     again = shlex.join(["aiomap", *sys.argv[1:]])
     if job.stop is not None:

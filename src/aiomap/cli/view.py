@@ -1,0 +1,400 @@
+r"""How a sitting stands, as text: a block of three lines, a line to search in, and what is said at the end.
+
+Invariant: pure. Foreign text passes through `printable` and is cut to the width, so it can move no cursor.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, final
+
+from aiomap._foreign import printable, redacted
+from aiomap._outcome import Stats
+from aiomap.cli.tally import Tally, ended
+
+__all__ = ["SIGNS", "State", "View", "block", "counted", "cut", "duration", "end", "latency", "line"]
+
+
+State = Literal["running", "draining", "cancelling"]
+
+_MINUTE: Final = 60
+_HOUR: Final = 60 * _MINUTE
+_DAY: Final = 24 * _HOUR
+
+
+_TOP_ERRORS: Final = 3
+_MOST_CLASSES: Final = 12  # that are listed at the end
+_LONGEST_CLASS: Final = 24  # cells, on the screen
+_LEAST_SHARE: Final = 0.01  # of the slots' time, to be worth a word
+
+_LEAST_BAR: Final = "━" * 8
+_MOST_BAR: Final = 40
+_CONSIDERED: Final = 2000  # characters of a foreign text; there are some with millions
+_GAP: Final = "  "
+_DOT: Final = " · "
+
+_TIMES: Final = "\N{MULTIPLICATION SIGN}"
+
+SIGNS: Final = f"━╸·…{_TIMES}"
+
+# From the longest to the shortest that is worth a word.
+_AGES: Final = {_HOUR: "an hour", 10 * _MINUTE: "10 min", _MINUTE: "60 s", 10: "10 s"}
+
+_WORDS: Final = {
+    "function": "the function",
+    "limit": "the rate",
+    "gate": "the remote asked for a pause",
+    "backoff": "retries",
+    "source": "the input",
+    "consumer": "the output",
+    "idle": "nothing: the last items are running",
+}
+_STOPPING: Final = {
+    "draining": "stopping: {} in flight will finish, nothing new starts; Ctrl-C again cancels",
+    "cancelling": "cancelling {} in flight; Ctrl-C again ends the process at once",
+}
+
+# What a value of a `key=value` line may hold as it is.
+_BARE: Final = re.compile(r"[^\s\"=]+")
+
+
+@final
+@dataclass(frozen=True)
+class View:
+    """How a sitting stands at one instant: all there is to draw.
+
+    stats: of the run.
+    limit: how many items may run at once.
+    total: items in the input, those of earlier sittings too; `None` if nobody knows it.
+    seconds: since the start of this sitting.
+    tally: of this sitting.
+    state: whether it goes on, finishes what runs, or cancels it.
+    clock: the time of day, in seconds since 1970.
+    gate_until: when a pause that the remote asked for is over, in seconds since 1970; `None` if that is not known.
+    ages: for how many seconds each of the items in flight has been running; needed near the end only.
+    """
+
+    stats: Stats
+    limit: int
+    total: int | None
+    seconds: float
+    tally: Tally
+    state: State
+    clock: float
+    gate_until: float | None = None
+    ages: Sequence[float] = ()
+
+    @property
+    def past(self) -> int:
+        """The items that need no more work, whichever sitting did it."""
+        return self.stats.recorded + ended(self.stats)
+
+    @property
+    def left(self) -> int | None:
+        """The items still to be done; `None` if nobody knows."""
+        return None if self.total is None else max(0, self.total - self.past)
+
+    @property
+    def rate(self) -> float:
+        """Items that ended per second of this sitting."""
+        return ended(self.stats) / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds until all is done, if it goes on as in the last minutes of this sitting; `None` if nobody knows."""
+        speed = self.tally.rate_lately
+        return None if self.left is None or not speed else self.left / speed
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "item"), counted(2000, "item")
+    ('1 item', '2,000 items')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """A time that is long enough for people to wait for.
+
+    >>> duration(9.7), duration(314), duration(7985), duration(200_000)
+    ('9s', '5m 14s', '2h 13m', '2d 7h')
+    """
+    whole = int(seconds)
+    if whole >= _DAY:
+        return f"{whole // _DAY:,}d {whole % _DAY // _HOUR}h"
+    if whole >= _HOUR:
+        return f"{whole // _HOUR}h {whole % _HOUR // _MINUTE:02}m"
+    return f"{whole // _MINUTE}m {whole % _MINUTE:02}s" if whole >= _MINUTE else f"{whole}s"
+
+
+def latency(seconds: float) -> str:
+    """A time that one call takes.
+
+    >>> latency(0.0042), latency(0.21), latency(1.94), latency(75)
+    ('4.2 ms', '210 ms', '1.9 s', '1m 15s')
+    """
+    if seconds < 1:
+        return f"{_figures(seconds * 1000, 2)} ms"
+    return f"{_figures(seconds, 2)} s" if seconds < _MINUTE else duration(seconds)
+
+
+def _figures(number: float, digits: int) -> str:
+    """The number in so many digits, the others 0."""
+    return f"{float(f'{number:.{digits}g}'):,.15g}"
+
+
+def cut(text: str, width: int) -> str:
+    """Foreign text made fit for a line: printable, without secrets, at most so many cells wide.
+
+    >>> cut("one two three", 8), cut("日本語", 4)
+    ('one two…', '日…')
+    """
+    text = printable(redacted(text[:_CONSIDERED]))  # in this order: what is left of a secret is one
+    if _cells(text) <= width:
+        return text
+    kept, room = 0, width - 1
+    while kept < len(text) and (room := room - _cells(text[kept])) >= 0:
+        kept += 1
+    return text[:kept] + "…" if width > 0 else ""
+
+
+def _cells(text: str) -> int:
+    """How many cells the text takes at most. A mark that is put over a letter is counted too: not all terminals do."""
+    if text.isascii():
+        return len(text)
+    return len(text) + sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+
+
+def block(view: View, width: int) -> list[str]:
+    """The three lines that are drawn on a terminal, none of them wider than so many cells."""
+    lines = (_progress(view, width), _speed(view, width), _waiting(view, width))
+    return [cut(text, width) for text in lines]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of a line. Where there is not room for all, those of the lowest rank stay."""
+
+    rank: int
+    text: str
+
+
+def _fitted(pieces: Iterable[_Piece], width: int, gap: str) -> str:
+    """The pieces in their order, with those of the highest ranks left out until the rest fits. One always stays."""
+    kept = [piece for piece in pieces if piece.text]
+    while len(kept) > 1 and _cells(gap.join(piece.text for piece in kept)) > width:
+        kept.remove(max(kept, key=lambda piece: piece.rank))
+    return gap.join(piece.text for piece in kept)
+
+
+def _progress(view: View, width: int) -> str:
+    stats = view.stats
+    known = view.total is not None
+    text = _fitted(
+        (
+            _Piece(0, f"{_percent(view):5.1f}%" if known else ""),
+            _Piece(2, _LEAST_BAR if known else ""),
+            _Piece(1, f"{view.past:,}/{view.total:,}" if known else counted(view.past, "item")),
+            _Piece(6, f"ok {stats.done:,}"),
+            _Piece(3, f"failed {stats.failed:,}"),
+            _Piece(8, f"skipped {stats.skipped:,}" if stats.skipped else ""),
+            _Piece(7, f"earlier {stats.recorded:,}" if stats.recorded else ""),
+            _Piece(4, f"in flight {stats.running:,}/{view.limit:,}"),
+            _Piece(5, f"retrying {stats.retrying:,}" if stats.retrying else ""),
+        ),
+        width,
+        _GAP,
+    )
+    room = min(len(_LEAST_BAR) + width - _cells(text), _MOST_BAR)
+    return text.replace(_LEAST_BAR, _bar(_percent(view) / 100, room))
+
+
+def _percent(view: View) -> float:
+    """Rounded down: it is 100 once all is done, and not before."""
+    if not view.total:
+        return 100.0
+    return math.floor(1000 * min(view.past / view.total, 1)) / 10
+
+
+def _bar(part: float, width: int) -> str:
+    halves = int(part * 2 * width)
+    return ("━" * (halves // 2) + "╸" * (halves % 2)).ljust(width)
+
+
+def _speed(view: View, width: int) -> str:
+    tally = view.tally
+    timed = f"p50 {latency(tally.percentile(0.5))}, p95 {latency(tally.percentile(0.95))}" if tally.timed else ""
+    pieces = (
+        _Piece(0, f"{_per_time(tally.rate_now)} now"),
+        _Piece(2, f"{_per_time(view.rate)} on average"),
+        _Piece(3, timed),
+        _Piece(1, _remainder(view)),
+    )
+    return _fitted(pieces, width, _DOT)
+
+
+def _per_time(rate: float) -> str:
+    if rate >= 1 or not rate:
+        return f"{_figures(rate, 3)}/s"
+    return f"{_figures(rate * _MINUTE, 3)}/min" if rate * _MINUTE >= 1 else f"{_figures(rate * _HOUR, 3)}/h"
+
+
+def _remainder(view: View) -> str:
+    """When it will be over. The last items, which may be slow ones, follow no speed: how slow they are is said."""
+    if view.state != "running":
+        return _slow(view)
+    if view.left is None or view.left == 0:
+        return ""
+    if view.left < 2 * view.limit:
+        return _slow(view) or f"tail: {counted(view.left, 'item')} left"
+    if view.eta is None:
+        return "ETA unknown"
+    return f"ETA {duration(view.eta)} ({_clock(view.clock + view.eta, view.clock)})"
+
+
+def _slow(view: View) -> str:
+    for seconds, words in _AGES.items():
+        slow = sum(age > seconds for age in view.ages)
+        if slow:
+            return f"tail: {counted(slow, 'item')} {'runs' if slow == 1 else 'run'} for more than {words}"
+    return ""
+
+
+def _clock(then: float, now: float) -> str:
+    ahead = then - now
+    try:
+        local = time.localtime(then)
+    except (OverflowError, ValueError, OSError):  # beyond what the calendar has
+        return "never"
+    if ahead < 0.9 * _DAY:  # later it could be taken for a time of today
+        return time.strftime("%H:%M", local)
+    return time.strftime("%a %H:%M" if ahead < 6 * _DAY else "%Y-%m-%d", local)
+
+
+def _waiting(view: View, width: int) -> str:
+    words = _words(view)
+    top = view.tally.failed.most_common(_TOP_ERRORS)
+    errors = [f"{cut(kind, _LONGEST_CLASS)} {_TIMES}{count:,}" for kind, count in top]
+    if errors:
+        errors[0] = f"errors: {errors[0]}"
+    return _fitted([_Piece(rank, text) for rank, text in enumerate([words, *errors])], width, _DOT)
+
+
+def _words(view: View) -> str:
+    if view.state != "running":
+        return _STOPPING[view.state].format(view.stats.running)
+    why = view.tally.wait
+    if why is None:
+        return "starting"
+    if why == "gate":
+        return f"waiting: {_WORDS[why]}{_until(view.gate_until)}"
+    return f"waiting for {_WORDS.get(why, why)}"
+
+
+def _until(then: float | None) -> str:
+    return "" if then is None else time.strftime(" until %H:%M:%S", time.localtime(then))
+
+
+def line(view: View) -> str:
+    """The same as one line for a log: `key=value`, with no space in a value that is not in quotes.
+
+    What is not known is left out. Times are in seconds, rates in items per second.
+    """
+    stats, tally = view.stats, view.tally
+    values: dict[str, str | int | None] = {
+        "t": int(view.seconds),
+        "state": view.state,
+        "done": view.past,
+        "total": view.total,
+        "ok": stats.done,
+        "failed": stats.failed,
+        "skipped": stats.skipped,
+        "recorded": stats.recorded,
+        "running": stats.running,
+        "limit": view.limit,
+        "retrying": stats.retrying,
+        "rate": f"{tally.rate_now:.3f}",
+        "average": f"{view.rate:.3f}",
+        "p50": f"{tally.percentile(0.5):.4f}" if tally.timed else None,
+        "p95": f"{tally.percentile(0.95):.4f}" if tally.timed else None,
+        "eta": None if view.eta is None else int(view.eta),
+        "wait": tally.wait,
+        "errors": ",".join(f"{kind}:{count}" for kind, count in tally.failed.most_common(_TOP_ERRORS)) or None,
+    }
+    return "aiomap " + " ".join(f"{key}={_value(value)}" for key, value in values.items() if value is not None)
+
+
+def _value(value: str | int) -> str:
+    text = printable(redacted(str(value)))
+    return text if _BARE.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def end(view: View, verdict: str, files: Sequence[str], next_command: str | None, width: int = 100) -> str:
+    """What is said when the sitting is over: several lines.
+
+    verdict: how it ended, as in "finished" or "stopped by Ctrl-C".
+    files: one line for each file that is left: its path, and what is in it.
+    next_command: what to type next, quoted for a shell; it is not cut.
+    width: the cells of a line.
+    """
+    stats, tally = view.stats, view.tally
+    over = f"{counted(ended(stats), 'item')} in {latency(view.seconds)}, {_per_time(view.rate)}"
+    rows = [f"aiomap: {cut(verdict, 2 * width)}{_DOT}{over}", _row("ok", f"{stats.done:>11,}")]
+    rows.append(_row("failed", f"{stats.failed:>11,}"))
+    rows += [cut(text, width) for text in _classes(tally)]
+    rest = {
+        "skipped": stats.skipped,
+        "cancelled": stats.cancelled,
+        "earlier": stats.recorded,
+        "not done": (view.left or 0) - stats.cancelled,
+        "retries": tally.retries,
+    }
+    rows += [_row(name, f"{count:>11,}") for name, count in rest.items() if count > 0]
+    if tally.timed:
+        spread = ", ".join(f"p{percent} {latency(tally.percentile(percent / 100))}" for percent in (50, 90, 99))
+        rows.append(_row("latency", f"{spread}, longest {latency(tally.longest)}"))
+    if spent := _spent(stats):
+        rows.append(_row("slots", spent))
+    rows += [_row("" if number else "files", printable(text)) for number, text in enumerate(files)]
+    if next_command is not None:
+        rows.append(_row("next", printable(next_command)))
+    return "\n".join(rows)
+
+
+def _row(name: str, text: str) -> str:
+    return f"  {name:<10}{text}"
+
+
+def _classes(tally: Tally) -> list[str]:
+    rows: list[str] = []
+    listed = tally.failed.most_common(_MOST_CLASSES)
+    for kind, count in listed:
+        name = cut(kind, _LONGEST_CLASS)
+        example = tally.examples[kind]
+        padding = " " * max(0, 10 - _cells(name))
+        rows.append(f"    {name}{padding}{count:>9,}   {redacted(example.where)}: {redacted(example.message)}")
+    unlisted = len(tally.failed) - len(listed)
+    if unlisted:
+        rows.append(f"    and {unlisted:,} more {'class' if unlisted == 1 else 'classes'}")
+    return rows
+
+
+def _spent(stats: Stats) -> str:
+    """Where the time of the slots went, in words."""
+    whole = sum(stats.slot_seconds.values())
+    parts = sorted(stats.slot_seconds.items(), key=lambda part: -part[1])
+    names = {"gate": "pauses that the remote asked for", "idle": "nothing left to do"}
+    return ", ".join(
+        f"{names.get(why) or _WORDS.get(why, why)} {100 * seconds / whole:.0f} %"
+        for why, seconds in parts
+        if whole > 0 and seconds / whole >= _LEAST_SHARE
+    )
