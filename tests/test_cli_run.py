@@ -432,6 +432,17 @@ def test_a_changed_function_is_refused_unless_it_is_accepted_or_another_output_n
     assert sorted(folder.values("other.jsonl")) == [0, 3, 6]
 
 
+def test_a_file_that_no_journal_knows_is_refused_and_left_as_it_is(folder: Folder) -> None:
+    folder.numbers(3)
+    folder.write("out.jsonl", "mine\n")
+    refused = folder.run("run", "job.py:double", "in.jsonl", "-o", "out.jsonl")
+    assert refused.code == 3
+    assert "has no journal" in refused.err
+    assert "--fresh" in refused.err
+    assert (folder.path / "out.jsonl").read_text() == "mine\n"
+    assert not (folder.path / "out.jsonl.run").exists()
+
+
 def test_fresh_loses_what_is_there_and_starts_anew_whatever_the_function_was(folder: Folder) -> None:
     folder.numbers(3)
     run = ("run", "job.py:double", "in.jsonl", "-o", "out.jsonl", "--fresh")
