@@ -85,6 +85,8 @@ class FetchFailed(AiomapError):
     headers: those of interest that came with the status, by lower-case name.
     """
 
+    __module__ = "aiomap.fetch"  # where people import it from, and as which it is recorded
+
     def __init__(
         self, kind: FailureClass, message: str, status: int | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
