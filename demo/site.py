@@ -3,8 +3,9 @@
     python demo/site.py [PAGES] [SEED]
 
 It prints its address and serves until its standard input is closed. The same seed gives the same pages, however often
-and in whatever order they are asked for. `/links.txt` lists them, `/failing` says how many of them fail. Who asks for
-too many at once gets 429 and a `Retry-After`; `/stats` says how often that was, and who did not keep to it.
+and in whatever order they are asked for. `/links.txt` lists them, `/failing` says how many of them fail; `/robots.txt`
+forbids some. Who asks for too many at once gets 429 and a `Retry-After`; `/stats` says how often that was, who did not
+keep to it, who went where robots.txt forbids it, and who asked again for what had been given.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from typing import Literal
 
 from aiohttp import web
 
-Kind = Literal["plain", "gzip", "redirect", "missing", "broken"]
+Kind = Literal["plain", "gzip", "redirect", "missing", "broken", "private"]
 
 # How many in a thousand pages are of which kind.
-KINDS: dict[Kind, int] = {"plain": 865, "gzip": 100, "redirect": 20, "missing": 10, "broken": 5}
-FAILING: tuple[Kind, ...] = ("missing", "broken")
+KINDS: dict[Kind, int] = {"plain": 860, "gzip": 100, "redirect": 20, "missing": 10, "broken": 5, "private": 5}
+FAILING: tuple[Kind, ...] = ("missing", "broken", "private")
+# The private pages are not for programs.
+ROBOTS = "User-agent: *\nDisallow: /private/\n"
 MEDIAN_LATENCY = 0.025  # seconds
 SLOW = 0.01  # of all pages; they take one to two seconds
 
@@ -55,6 +58,11 @@ class Page:
     text: str
     links: tuple[int, ...]
 
+    @property
+    def path(self) -> str:
+        """Where it stands."""
+        return f"/{'private' if self.kind == 'private' else 'page'}/{self.number}"
+
     def html(self) -> str:
         """The page as it is sent."""
         links = "\n".join(f'<li><a href="/page/{number}">page {number}</a>' for number in self.links)
@@ -69,6 +77,13 @@ class Pressure:
         self.requests = self.in_flight = self.most_in_flight = self.refused = self.too_early = self.fullest_second = 0
         self._closed = self._opens = -math.inf  # from the first of the latest 429s until all they ask for has passed
         self._last_second: deque[float] = deque()
+        self.forbidden = self.again = 0
+        self._given: set[int] = set()
+
+    def give(self, number: int) -> None:
+        """A page is given out."""
+        self.again += number in self._given
+        self._given.add(number)
 
     @contextmanager
     def request(self, now: float) -> Iterator[bool]:
@@ -99,6 +114,8 @@ class Pressure:
             "refused": self.refused,
             "too_early": self.too_early,
             "fullest_second": self.fullest_second,
+            "forbidden": self.forbidden,
+            "again": self.again,
         }
 
 
@@ -128,7 +145,7 @@ async def answer(page: Page) -> web.Response:
         case "gzip":
             packed = gzip.compress(page.html().encode(), 1, mtime=0)
             return web.Response(body=packed, content_type="text/html", headers={"Content-Encoding": "gzip"})
-        case "plain":
+        case "plain" | "private":
             return web.Response(text=page.html(), content_type="text/html")
 
 
@@ -139,14 +156,26 @@ def make_site(pages: int, seed: int) -> web.Application:
         with pressure.request(time.monotonic()) as is_refused:
             if is_refused:
                 raise web.HTTPTooManyRequests(headers={"Retry-After": str(RETRY_AFTER)})
-            return await answer(make_page(int(request.match_info["number"]), pages, seed))
+            page = make_page(int(request.match_info["number"]), pages, seed)
+            answered = await answer(page)
+            pressure.give(page.number)
+            return answered
+
+    async def answer_private(request: web.Request) -> web.Response:
+        pressure.forbidden += 1
+        return await answer(make_page(int(request.match_info["number"]), pages, seed))
+
+    async def show_robots(_: web.Request) -> web.Response:
+        return web.Response(text=ROBOTS)
 
     async def answer_moved(request: web.Request) -> web.Response:
         page = make_page(int(request.match_info["number"]), pages, seed)
         return web.Response(text=page.html(), content_type="text/html")
 
     async def list_links(request: web.Request) -> web.Response:
-        return web.Response(text="".join(f"http://{request.host}/page/{number}\n" for number in range(pages)))
+        return web.Response(
+            text="".join(f"http://{request.host}{make_page(number, pages, seed).path}\n" for number in range(pages))
+        )
 
     async def count_failing(_: web.Request) -> web.Response:
         kinds = Counter(make_page(number, pages, seed).kind for number in range(pages))
@@ -157,6 +186,8 @@ def make_site(pages: int, seed: int) -> web.Application:
 
     site = web.Application()
     site.router.add_get(r"/page/{number:\d+}", answer_page)
+    site.router.add_get(r"/private/{number:\d+}", answer_private)
+    site.router.add_get("/robots.txt", show_robots)
     site.router.add_get(r"/moved/{number:\d+}", answer_moved)
     site.router.add_get("/links.txt", list_links)
     site.router.add_get("/failing", count_failing)

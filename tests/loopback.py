@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -81,6 +82,8 @@ class Site:
             return
         head = first + await reader.readuntil(b"\r\n\r\n")
         path = head.split()[1].decode()
+        if sent := re.search(rb"(?i)\r\ncontent-length: (\d+)", head):
+            head += await reader.readexactly(int(sent[1]))
         self.now += 1
         self.most_at_once = max(self.most_at_once, self.now)
         async with self._changed:

@@ -12,25 +12,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryFile
 from typing import Any, Self
 
 import pytest
 
 from aiomap.journal.reading import read_rows
 from aiomap.journal.rows import DONE
+from tests.commands import PATIENCE, Command, Ended, Folder, serving, waited
 
 pytestmark = pytest.mark.once
-
-# Long enough for any machine: what is waited for comes, or the process has ended.
-PATIENCE = 60.0
 
 JOB = """
 import asyncio, os, signal, threading, time
@@ -153,190 +148,10 @@ async def stuck_using(n, session):
 """
 
 
-# Has everything imported that the command needs, and forks a process for each command, which is ten times as fast as to
-# start Python for it. Says its process id and then its exit code, from a process between the two.
-FORKING = """
-import fcntl, json, os, socket, sys, termios
-import aiomap.cli.commands, aiomap.cli.export, aiomap.cli.job, aiomap.cli.outputs, aiomap.fetch, aiomap.journal
-import aiomap._attempts, aiomap._recorder, aiomap._retry, aiomap.cli.function, aiomap.inputs.entries
-import aiomap.journal.file, aiomap.journal.fingerprint, aiomap.journal.opening, aiomap.journal.writer
-import aiomap.limits.per_key
-from contextlib import suppress
-from aiomap.cli import main
-
-with suppress(ImportError):
-    import msgspec.json
-
-server = socket.socket(fileno=int(sys.argv[1]))
-while True:
-    asked, descriptors, _, _ = socket.recv_fds(server, 65536, 4)
-    if not asked:
-        sys.exit()
-    between = os.fork()
-    if not between:
-        answer = descriptors.pop()
-        child = os.fork()
-        if child:
-            os.write(answer, f"{child}\\n".encode())
-            for descriptor in (server.fileno(), *descriptors):
-                os.close(descriptor)
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            os.write(answer, f"{code}\\n".encode())
-            os._exit(0)
-        break
-    for descriptor in descriptors:
-        os.close(descriptor)
-server.close()
-os.close(answer)
-for target, descriptor in enumerate(descriptors):
-    os.dup2(descriptor, target)
-    os.close(descriptor)
-folder, sys.argv[1:] = json.loads(asked)
-os.chdir(folder)
-os.environ["TERM"] = "xterm"
-if os.isatty(0):  # as a shell would have it: the terminal is the one that controls the process
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-main()
-"""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended, and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Command:
-    """A process that was asked for; its streams are descriptors, which stay the caller's."""
-
-    def __init__(self, server: socket.socket, folder: Path, arguments: Sequence[str], streams: Sequence[int]) -> None:
-        self._answer, answered = socket.socketpair()
-        with answered:
-            asked = json.dumps([str(folder), arguments]).encode()
-            socket.send_fds(server, [asked], [*streams, answered.fileno()])
-        self._told = b""
-        self._answer.settimeout(PATIENCE)
-        while b"\n" not in self._told:
-            self._hear()
-        self.pid = int(self._told.split()[0])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-        self.wait()
-        self._answer.close()
-
-    def poll(self) -> int | None:
-        """Its exit code, if it has ended; less than 0 for a signal."""
-        while self._told.count(b"\n") < 2 and select.select([self._answer], [], [], 0)[0]:
-            self._hear()
-        return int(self._told.split()[1]) if self._told.count(b"\n") == 2 else None
-
-    def wait(self) -> int:
-        """Its exit code, once it has ended."""
-        while self._told.count(b"\n") < 2:
-            self._hear()
-        return int(self._told.split()[1])
-
-    def send_signal(self, number: signal.Signals) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
-
-    def _hear(self) -> None:
-        heard = self._answer.recv(100)
-        assert heard, "nobody is there to say how it ended"
-        self._told += heard
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A folder of a user's, in which commands are typed."""
-
-    path: Path
-    server: socket.socket
-
-    def run(self, *arguments: str, text: str = "") -> Ended:
-        """The command, to its end."""
-        with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
-            given.write(text.encode())
-            given.seek(0)
-            with self.command(arguments, given.fileno(), out.fileno(), err.fileno()) as command:
-                code = command.wait()
-            out.seek(0)
-            err.seek(0)
-            return Ended(code, out.read().decode(), err.read().decode())
-
-    @contextmanager
-    def started(self, *arguments: str, out: int | None = None) -> Generator[Command]:
-        """The command, while it runs; what it says goes into the file err."""
-        with Path(os.devnull).open("r+b") as null, (self.path / "err").open("wb") as err:
-            stdout = null.fileno() if out is None else out
-            with self.command(arguments, null.fileno(), stdout, err.fileno()) as command:
-                yield command
-
-    def command(self, arguments: Sequence[str], *streams: int) -> Command:
-        return Command(self.server, self.path, arguments, streams)
-
-    def numbers(self, count: int, name: str = "in.jsonl") -> None:
-        self.write(name, "".join(f"{number}\n" for number in range(count)))
-
-    def write(self, name: str, text: str) -> None:
-        (self.path / name).write_text(text)
-
-    def read(self, name: str) -> str:
-        file = self.path / name
-        return file.read_text() if file.exists() else ""
-
-    def names(self) -> set[str]:
-        return {file.name for file in self.path.iterdir()}
-
-    def records(self, name: str = "out.jsonl") -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.read(name).splitlines()]
-
-    def values(self, name: str = "out.jsonl") -> list[Any]:
-        return [record["value"] for record in self.records(name)]
-
-    def noted(self) -> Counter[str]:
-        """How often what was noted by the function."""
-        return Counter(line.strip() for line in self.read("log").splitlines())
-
-    def change(self, old: str, new: str) -> None:
-        text = self.read("job.py")
-        assert old in text
-        self.write("job.py", text.replace(old, new))
-
-    def until(self, process: Command, name: str, text: str, count: int = 1) -> None:
-        """Returns once the text is in the file, so often."""
-        waited(process, lambda: self.read(name).count(text) >= count, f"{text!r} in {name}")
-
-
-def waited(process: Command, is_so: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not is_so():
-        assert process.poll() is None or is_so(), f"ended with {process.poll()} before there was {what}"
-        assert time.monotonic() < end, f"there was never {what}"
-        select.select([], [], [], 0.005)
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[socket.socket]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        descriptor = theirs.fileno()
-        with subprocess.Popen([sys.executable, "-c", FORKING, str(descriptor)], pass_fds=[descriptor]) as process:
-            theirs.close()
-            yield ours
-            ours.close()
-            assert process.wait(PATIENCE) == 0
+    with serving() as ours:
+        yield ours
 
 
 @pytest.fixture
@@ -961,3 +776,153 @@ def test_what_is_typed_wrong_touches_nothing_and_ends_with_2_and_a_sentence_that
     assert said in ended.err
     assert "Traceback" not in ended.err
     assert not list(folder.path.glob("out*"))
+
+
+# Pipes that are silent, and shells
+
+
+@contextmanager
+def fed(folder: Folder, *arguments: str) -> Generator[tuple[Command, int, int]]:
+    """The command, what it reads from, and what it writes to: two open pipes."""
+    (given, feeding), (reading, out) = os.pipe(), os.pipe()
+    try:
+        with (folder.path / "err").open("wb") as err, folder.command(arguments, given, out, err.fileno()) as command:
+            os.close(given)
+            os.close(out)
+            yield command, feeding, reading
+    finally:
+        os.close(reading)
+        with suppress(OSError):  # the test may have closed it
+            os.close(feeding)
+
+
+def line_from(descriptor: int) -> Any:
+    """The next line that stands there, alone."""
+    assert select.select([descriptor], [], [], PATIENCE)[0], "there was never a line"
+    data = os.read(descriptor, 65536)
+    assert data.count(b"\n") == 1
+    return json.loads(data)
+
+
+def test_a_result_comes_out_while_standard_input_is_still_open(folder: Folder) -> None:
+    with fed(folder, "run", "job.py:double", "-", "--format", "jsonl", "-o", "-") as (command, feeding, reading):
+        for number in range(3):
+            os.write(feeding, b"%d\n" % number)
+            assert line_from(reading)["value"] == 2 * number
+        os.close(feeding)
+        assert command.wait() == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_wait_for_a_silent_standard_input(folder: Folder, number: signal.Signals, code: int) -> None:
+    with fed(folder, "run", "job.py:double", "-", "--format", "text", "-o", "out.jsonl") as (command, feeding, _):
+        os.write(feeding, b"one\ntw")
+        folder.until(command, "log", "double")
+        command.send_signal(number)
+        assert command.wait() == code
+    assert "Traceback" not in folder.read("err")
+    assert "Fatal" not in folder.read("err")
+    assert folder.values() == ["oneone"]
+
+
+def test_an_attempt_times_out_and_others_go_on_while_standard_input_is_silent(folder: Folder) -> None:
+    arguments = (
+        "run",
+        "job.py:stuck",
+        "-",
+        "--format",
+        "jsonl",
+        "-o",
+        "out.jsonl",
+        "--timeout",
+        "0.05",
+        "--retries",
+        "1",
+    )
+    with fed(folder, *arguments) as (command, feeding, _):
+        os.write(feeding, b"7\n")
+        folder.until(command, "log", "cancelled 7", 2)
+        os.close(feeding)
+        assert command.wait() == 1
+
+
+def test_what_runs_is_cancelled_when_the_grace_of_sigterm_is_over(folder: Folder) -> None:
+    folder.numbers(3)
+    program = "import aiomap.cli.job as job; job._GRACE = 0.05; from aiomap.cli import main; main()"
+    command = [sys.executable, "-c", program, "run", "job.py:stuck", "in.jsonl", "-o", "out.jsonl", "-j", "2"]
+    with subprocess.Popen(command, cwd=folder.path, stderr=subprocess.PIPE) as process:
+        end = time.monotonic() + PATIENCE
+        while folder.read("log").count("start") < 2:
+            assert time.monotonic() < end
+            select.select([], [], [], 0.005)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        told = process.stderr.read().decode()
+        assert process.wait(PATIENCE) == 143
+    assert folder.noted() == {"start 0": 1, "start 1": 1, "cancelled 0": 1, "cancelled 1": 1}
+    assert told.index("state=draining") < told.index("state=cancelling") < told.index("state=terminated")
+
+
+def test_the_last_line_of_a_log_says_how_it_ended(folder: Folder) -> None:
+    folder.numbers(3)
+    told = folder.run("run", "job.py:double", "in.jsonl", "-o", "out.jsonl").err
+    assert [line.split()[2] for line in told.splitlines() if line.startswith("aiomap t=")] == ["state=finished"]
+
+
+def test_when_it_is_over_nothing_stands_beside_the_output_but_the_journal_the_failures_and_the_lock(
+    folder: Folder,
+) -> None:
+    folder.numbers(300)
+    before = folder.names()
+    folder.run("run", "job.py:picky", "in.jsonl", "-o", "out.jsonl", "--retries", "0")
+    there = {"out.jsonl", "out.jsonl.run", "out.jsonl.run.lock", "out.failed.jsonl", "log", "__pycache__"}
+    assert folder.names() - before <= there
+    assert "out.failed.jsonl" in folder.names()
+
+
+@pytest.mark.parametrize("name", ["json", "click", "sqlite3", "random"])
+def test_a_file_beside_the_job_that_is_called_like_a_module_is_not_taken_for_it_with_python_m(
+    folder: Folder, name: str
+) -> None:
+    folder.numbers(1)
+    folder.write(f"{name}.py", "raise RuntimeError('theirs')\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "aiomap", "run", "job.py:double", "in.jsonl", "-o", "out.jsonl"],
+        cwd=folder.path,
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert (ended.returncode, b"theirs" in ended.stderr) == (0, False)
+
+
+def test_after_ctrl_z_and_fg_the_block_is_drawn_anew_and_the_run_goes_on(folder: Folder) -> None:
+    folder.numbers(3)
+    command = [sys.executable, "-m", "aiomap", "run", "job.py:held", "in.jsonl", "-o", "out.jsonl"]
+    master, slave = os.openpty()
+    environment = {**os.environ, "TERM": "xterm"}
+    shown = b""
+
+    def shows(text: bytes) -> None:
+        nonlocal shown
+        while text not in shown:
+            assert select.select([master], [], [], PATIENCE)[0], f"there was never {text!r}"
+            shown += os.read(master, 65536)
+
+    # A group of its own, in the session of its parent, as a shell has it: else it could not be stopped.
+    with subprocess.Popen(
+        command, cwd=folder.path, stdin=slave, stdout=slave, stderr=slave, env=environment, process_group=0
+    ) as process:
+        os.close(slave)
+        shows(b"in flight 3/10")
+        os.kill(process.pid, signal.SIGTSTP)
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        shows(b"\r\n\x1b[J\x1b[A\x1b[K")  # what was drawn is gone
+        shown = b""
+        os.kill(process.pid, signal.SIGCONT)
+        shows(b"in flight 3/10")
+        folder.write("go", "")
+        shows(b"finished")
+        assert process.wait(PATIENCE) == 0
+    os.close(master)

@@ -18,10 +18,22 @@ pytestmark = pytest.mark.once
 DEMO = Path(__file__).parent.parent / "demo"
 
 
+MANNERS = ("again", "too_early", "forbidden")
+
+
 @pytest.fixture(scope="module")
 def site() -> ModuleType:
-    """demo/site.py, under a name that Python's own `site` does not have."""
-    spec = importlib.util.spec_from_file_location("demo_site", DEMO / "site.py")
+    return module_of("site")
+
+
+@pytest.fixture
+def run() -> ModuleType:
+    return module_of("run")
+
+
+def module_of(name: str) -> ModuleType:
+    """A file of the demonstration, under a name that Python's own `site` does not have."""
+    spec = importlib.util.spec_from_file_location(f"demo_{name}", DEMO / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -41,10 +53,16 @@ def test_the_demonstration_fetches_the_whole_site_and_says_so(tmp_path: Path) ->
         stdin=subprocess.DEVNULL,
     )
     assert child.returncode == 0, child.stdout + child.stderr
-    assert child.stdout.count("\nok ") == 3
+    assert child.stdout.count("\nok ") == 7
     assert "0 came before a Retry-After had passed" in child.stdout
+    assert "0 pages were asked for again that had been given" in child.stdout
+    assert "the first sitting ended with 130, the second with 1" in child.stdout
     assert "WRONG" not in child.stdout
-    records = [json.loads(line) for line in (tmp_path / "pages.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line)
+        for name in ("pages.jsonl", "pages.failed.jsonl")
+        for line in (tmp_path / name).read_text().splitlines()
+    ]
     assert Counter(record["key"] for record in records) == Counter((tmp_path / "links.txt").read_text().split())
     assert any("/moved/" in record.get("value", {}).get("url", "") for record in records)
 
@@ -80,6 +98,8 @@ def test_the_site_refuses_what_is_too_much_at_once_and_counts_it(site: ModuleTyp
         "refused": 3,
         "too_early": 0,
         "fullest_second": site.AT_ONCE + 3,
+        "forbidden": 0,
+        "again": 0,
     }
 
 
@@ -99,16 +119,36 @@ def test_the_site_sees_who_comes_before_a_retry_after_has_passed(site: ModuleTyp
         assert pressure.stats()["too_early"] == 2
 
 
-def test_bad_manners_fail_the_demonstration(tmp_path: Path) -> None:
-    program = (
-        "import json, pathlib, sys, run\n"
-        "run.FOLDER, read = pathlib.Path(sys.argv[1]), run.read\n"
-        "def read_too_early(address):\n"
-        "    text = read(address)\n"
-        "    return json.dumps(json.loads(text) | {'too_early': 1}) if address.endswith('/stats') else text\n"
-        "run.read = read_too_early\n"
-        "sys.exit(run.main(5))"
-    )
-    child = [sys.executable, "-c", program, str(tmp_path)]
-    ended = subprocess.run(child, cwd=DEMO, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    assert (ended.returncode, ended.stdout.count("WRONG")) == (1, 1), ended.stdout + ended.stderr
+def test_the_site_sees_who_asks_again_for_what_was_given(site: ModuleType) -> None:
+    pressure = site.Pressure()
+    for number in (1, 2, 1, 3, 1):
+        pressure.give(number)
+    assert pressure.stats()["again"] == 2
+
+
+POLITE = {"requests": 9, "most_in_flight": 2, "fullest_second": 9, "refused": 1} | dict.fromkeys(MANNERS, 0)
+
+
+@pytest.mark.parametrize("wrong", [None, *MANNERS])
+def test_bad_manners_fail_the_demonstration(run: ModuleType, wrong: str | None) -> None:
+    assert run.check_manners(POLITE | ({} if wrong is None else {wrong: 1})) is (wrong is None)
+
+
+@pytest.mark.parametrize(
+    ("pages", "failed", "halfway", "good"),
+    [
+        (["a", "b"], ["c"], ["a"], True),
+        (["a", "b"], [], [], False),
+        (["a", "b", "b"], ["c"], [], False),
+        (["b", "a"], ["c"], ["a"], False),
+        (["a"], ["b", "c"], [], False),
+    ],
+)
+def test_a_line_too_few_or_too_many_or_another_fails_the_demonstration(
+    run: ModuleType, tmp_path: Path, pages: list[str], failed: list[str], halfway: list[str], *, good: bool
+) -> None:
+    run.FOLDER = tmp_path
+    (tmp_path / "pages.jsonl").write_text("".join(json.dumps({"key": key}) + "\n" for key in pages))
+    lines = [json.dumps({"key": key, "error": {"class": "http_4xx"}}) + "\n" for key in failed]
+    (tmp_path / "pages.failed.jsonl").write_text("".join(lines))
+    assert run.check(["a", "b", "c"], 1, [json.dumps({"key": key}) for key in halfway]) is good

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from aiomap.cli.failed_file import FailedFile
+from aiomap.cli.failed_file import FailedFile, failed_line
 from aiomap.cli.output import WriteFailed
 from aiomap.errors import RecordedFailure
 from aiomap.fetch import FetchFailed
@@ -49,14 +49,14 @@ def earlier(path: Path, *given: Any) -> None:
     """The file as an earlier sitting left it."""
     file = FailedFile(str(path))
     for index, key in enumerate(given):
-        file.add(key, index, ValueError("earlier"), key)
+        file.add(failed_line(key, index, ValueError("earlier"), key))
     assert file.finish(set()) == len(given)
     file.close()
 
 
 def test_a_line_says_what_failed_how_and_with_what_input(path: Path, failed: FailedFile) -> None:
-    failed.add("id 7", 7, TimeoutError("slow"), {"id": "7", "name": "Ann"})
-    failed.add(8, 8, FetchFailed("http_4xx", "404 Not Found", 404), "http://host/")
+    failed.add(failed_line("id 7", 7, TimeoutError("slow"), {"id": "7", "name": "Ann"}))
+    failed.add(failed_line(8, 8, FetchFailed("http_4xx", "404 Not Found", 404), "http://host/"))
     assert failed.finish(set()) == 2
     assert entries(path) == [
         {
@@ -79,7 +79,7 @@ def test_a_line_says_what_failed_how_and_with_what_input(path: Path, failed: Fai
 
 
 def test_secrets_are_masked_in_the_message_and_stand_in_key_and_input(path: Path, failed: FailedFile) -> None:
-    failed.add(SECRET, 0, ValueError(f"cannot get {SECRET}"), SECRET)
+    failed.add(failed_line(SECRET, 0, ValueError(f"cannot get {SECRET}"), SECRET))
     failed.finish(set())
     (entry,) = entries(path)
     assert entry["key"] == entry["input"] == SECRET
@@ -87,7 +87,7 @@ def test_secrets_are_masked_in_the_message_and_stand_in_key_and_input(path: Path
 
 
 def test_a_failure_that_an_earlier_sitting_recorded_is_told_as_it_was(path: Path, failed: FailedFile) -> None:
-    failed.add(1, 0, RecordedFailure("http_5xx", "httpx.HTTPStatusError", "502"), 1)
+    failed.add(failed_line(1, 0, RecordedFailure("http_5xx", "httpx.HTTPStatusError", "502"), 1))
     failed.finish(set())
     assert entries(path)[0]["error"] == {"class": "http_5xx", "type": "httpx.HTTPStatusError", "message": "502"}
 
@@ -104,7 +104,7 @@ def test_a_failure_that_an_earlier_sitting_recorded_is_told_as_it_was(path: Path
     ],
 )
 def test_any_input_is_written_as_json_can_have_it(path: Path, failed: FailedFile, given: Any, written: Any) -> None:
-    failed.add(1, 0, ValueError(), given)
+    failed.add(failed_line(1, 0, ValueError(), given))
     failed.finish(set())
     assert entries(path)[0]["input"] == written
     assert path.read_bytes().isascii()
@@ -122,7 +122,7 @@ def test_a_sitting_without_failures_leaves_no_file(path: Path, failed: FailedFil
 def test_failures_of_items_that_were_not_reached_are_kept_as_they_are(path: Path, failed: FailedFile) -> None:
     earlier(path, "a", "b", "c", "d")
     lines = path.read_bytes().splitlines()
-    failed.add("c", 2, KeyError("again"), "c")
+    failed.add(failed_line("c", 2, KeyError("again"), "c"))
     assert failed.finish({"b", "c"}) == 3
     assert path.read_bytes().splitlines()[:2] == [lines[0], lines[3]]
     assert keys(path) == ["a", "d", "c"]
@@ -145,7 +145,7 @@ def test_what_was_reached_may_be_said_by_a_function(path: Path, failed: FailedFi
 @pytest.mark.parametrize("line", [b"garbage", b"[1]", b'{"no":1}', b"\xff", b"", b"[" * 100_000, b'{"key":'])
 def test_former_lines_that_are_none_of_ours_are_left_out(path: Path, failed: FailedFile, line: bytes) -> None:
     path.write_bytes(line + b'\n{"key":1}\r\n' + line + b'\n{"key":2}')
-    failed.add(3, 0, ValueError(), 3)
+    failed.add(failed_line(3, 0, ValueError(), 3))
     assert failed.finish(set()) == 3
     assert keys(path) == [1, 2, 3]
 
@@ -155,7 +155,7 @@ def test_the_former_file_stays_until_the_new_one_is_whole(
 ) -> None:
     earlier(path, "a")
     before = path.read_bytes()
-    failed.add("b", 0, ValueError(), "b")
+    failed.add(failed_line("b", 0, ValueError(), "b"))
     assert path.read_bytes() == before
 
     def fsync(descriptor: int) -> None:
@@ -190,13 +190,13 @@ def test_it_is_synced_before_it_has_its_name_and_the_folder_after(
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
-    failed.add(1, 0, ValueError(), 1)
+    failed.add(failed_line(1, 0, ValueError(), 1))
     failed.finish(set())
     assert steps == ["file", "name", "folder"]
 
 
 def test_its_mode_is_what_the_umask_says(path: Path, failed: FailedFile) -> None:
-    failed.add(1, 0, ValueError(), 1)
+    failed.add(failed_line(1, 0, ValueError(), 1))
     mask = os.umask(0o027)
     try:
         failed.finish(set())
@@ -216,7 +216,7 @@ def test_what_a_link_stands_for_is_written(path: Path, tmp_path: Path) -> None:
 def test_given_up_it_leaves_nothing(path: Path) -> None:
     earlier(path, "a")
     file = FailedFile(str(path))
-    file.add("b", 0, ValueError(), "b")
+    file.add(failed_line("b", 0, ValueError(), "b"))
     file.close()
     file.close()
     assert keys(path) == ["a"]
@@ -225,16 +225,18 @@ def test_given_up_it_leaves_nothing(path: Path) -> None:
 
 def test_a_kill_takes_what_was_not_finished_with_it(path: Path) -> None:
     program = (
-        "import os, signal, sys; from aiomap.cli.failed_file import FailedFile\n"
+        "import os, signal, sys; from aiomap.cli.failed_file import FailedFile, failed_line\n"
         "file = FailedFile(sys.argv[1])\n"
-        "for number in range(2000): file.add(number, number, ValueError(), 'x' * 100)\n"
+        "for number in range(2000): file.add(failed_line(number, number, ValueError(), 'x' * 100))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == -9
     assert not list(path.parent.iterdir())
 
 
-@pytest.mark.parametrize("step", [lambda file: file.add(1, 0, ValueError(), 1), lambda file: file.finish(set())])
+@pytest.mark.parametrize(
+    "step", [lambda file: file.add(failed_line(1, 0, ValueError(), 1)), lambda file: file.finish(set())]
+)
 def test_a_folder_that_is_not_there_is_one_error_with_a_sentence(
     tmp_path: Path, step: Callable[[FailedFile], None]
 ) -> None:
@@ -247,11 +249,11 @@ def test_a_folder_that_is_not_there_is_one_error_with_a_sentence(
 
 def test_failures_are_not_held_in_memory(path: Path) -> None:
     program = (
-        "import resource, sys; from aiomap.cli.failed_file import FailedFile\n"
+        "import resource, sys; from aiomap.cli.failed_file import FailedFile, failed_line\n"
         "file = FailedFile(sys.argv[1])\n"
-        "file.add('first', 0, ValueError(), 'x')\n"
+        "file.add(failed_line('first', 0, ValueError(), 'x'))\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "for number in range(30): file.add(number, number, ValueError(), 'x' * 10**6)\n"
+        "for number in range(30): file.add(failed_line(number, number, ValueError(), 'x' * 10**6))\n"
         "file.finish(set()); file.finish({3})\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )

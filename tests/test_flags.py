@@ -1,8 +1,9 @@
-"""What is typed for `aiomap run`, and the value that becomes of it or the sentence that says what to type."""
+"""What is typed for `aiomap run` and `fetch`, and what becomes of it: a value, or a sentence that says what to type."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,11 +15,11 @@ from aiomap.cli.keys import key_of_entry
 from aiomap.inputs import Entry
 
 
-def parsed(parse: Callable[..., Any], value: str | None, flag: str = "--flag") -> Any:
+def parsed(parse: Callable[..., Any], value: Any, flag: str = "--flag") -> Any:
     return parse(click.Context(click.Command("run")), click.Option([flag]), value)
 
 
-def refused(parse: Callable[..., Any], value: str, flag: str = "--flag") -> str:
+def refused(parse: Callable[..., Any], value: Any, flag: str = "--flag") -> str:
     with pytest.raises(click.BadParameter) as caught:
         parsed(parse, value, flag)
     return caught.value.message
@@ -130,13 +131,13 @@ def entry(item: Any, key: Any = "key") -> Entry:
 
 
 def test_without_a_rate_or_a_key_there_are_no_limits() -> None:
-    assert flags.limits_of_run(None, None, 2, Rate(1, 1)) == []
+    assert flags.limits_of(None, None, 2, Rate(1, 1)) == []
 
 
 def test_a_rate_is_a_limit_and_a_key_is_another() -> None:
     rate = Rate(3, 60)
-    assert flags.limits_of_run(rate, None, 2, None) == [rate]
-    first, second = flags.limits_of_run(rate, "host", 2, Rate(1, 2))
+    assert flags.limits_of(rate, None, 2, None) == [rate]
+    first, second = flags.limits_of(rate, key_of_entry("host"), 2, Rate(1, 2))
     assert first is rate
     assert isinstance(second, PerKey)
     assert (second.max_concurrent_tasks, repr(second.rate)) == (2, repr(Rate(1, 2)))
@@ -144,13 +145,13 @@ def test_a_rate_is_a_limit_and_a_key_is_another() -> None:
 
 
 def test_a_key_bounds_by_a_column_of_that_name() -> None:
-    (limit,) = flags.limits_of_run(None, "shop", None, None)
+    (limit,) = flags.limits_of(None, key_of_entry("shop"), None, None)
     assert isinstance(limit, PerKey)
     assert limit.key(entry({"shop": "a"})) == "a"
 
 
 def test_without_retries_nothing_is_tried_again() -> None:
-    assert flags.retry_of_classes(0, frozenset({"timeout"})) is None
+    assert flags.retry_of(0, frozenset({"timeout"})) is None
 
 
 class OfClass(Exception):
@@ -159,7 +160,7 @@ class OfClass(Exception):
 
 
 def test_what_is_tried_again_is_told_by_the_class_of_the_failure() -> None:
-    retry = flags.retry_of_classes(4, frozenset({"timeout", "connect", "custom"}))
+    retry = flags.retry_of(4, frozenset({"timeout", "connect", "custom"}))
     assert isinstance(retry, Retry)
     assert retry.attempts == 5
     tried = [TimeoutError(), ConnectionResetError(), OfClass("custom")]
@@ -209,3 +210,46 @@ def test_the_value_of_the_column_is_the_key_and_without_one_nothing_bounds(item:
     found = key_of_entry("shop")(entry(item))
     assert found == key
     hash(found)
+
+
+def test_headers_are_names_and_values() -> None:
+    typed = ("Accept: text/html", "X-Id:7", "x: a: b", "Empty:")
+    assert parsed(flags.parse_header, typed) == (
+        ("Accept", "text/html"),
+        ("X-Id", "7"),
+        ("x", "a: b"),
+        ("Empty", ""),
+    )
+
+
+@pytest.mark.parametrize("typed", ["", "Accept", ": x", "A b: x", "A: x\r\nB: y", "A\n: x", "A: \x00", "\u00c4: x"])
+def test_what_is_no_header_is_refused_and_not_repeated(typed: str) -> None:
+    told = refused(flags.parse_header, (typed,))
+    assert told == "that is no header; write its name, a colon and its value: -H 'Accept: text/html'"
+
+
+@pytest.mark.parametrize("name", ["Host", "content-length", "Transfer-Encoding", "CONNECTION"])
+def test_a_header_that_follows_from_the_link_or_the_data_cannot_be_set(name: str) -> None:
+    assert refused(flags.parse_header, (f"{name}: x",)).startswith(f"{name} follows from")
+
+
+@pytest.mark.parametrize(
+    ("typed", "method"), [(None, None), ("GET", "GET"), ("post", "POST"), ("PROPFIND", "PROPFIND")]
+)
+def test_a_method_is_what_servers_know_it_by(typed: str | None, method: str | None) -> None:
+    assert parsed(flags.parse_method, typed) == method
+
+
+@pytest.mark.parametrize("typed", ["", "G ET", "GET\r\n", "connect", "TRACE", "G\u00cbT"])
+def test_any_other_method_is_refused_with_an_example(typed: str) -> None:
+    assert refused(flags.parse_method, typed) == f"{typed!r} is no method to fetch by; write it as in --method POST"
+
+
+def test_a_folder_is_one_that_is_there_or_can_be_made(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert parsed(flags.parse_folder, None) is None
+    assert parsed(flags.parse_folder, str(tmp_path)) == str(tmp_path)
+    assert parsed(flags.parse_folder, str(tmp_path / "new")) == str(tmp_path / "new")
+    for typed in ("", str(file)):
+        assert refused(flags.parse_folder, typed, "--save") == f"{typed!r} is no folder; write it as in --save pages"

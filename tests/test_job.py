@@ -7,15 +7,16 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aiomap import Journal, Retry
+from aiomap import Adaptive, Journal, Rate, Retry, Throttled
 from aiomap._outcome import Outcome
 from aiomap.cli import job as job_module
 from aiomap.cli.job import Job, Plan, Stop
@@ -25,22 +26,31 @@ from aiomap.cli.view import View
 from aiomap.errors import JournalLocked
 from aiomap.inputs import BadRecord, Entry
 from aiomap.journal.lock import FileLock
+from aiomap.journal.reading import reading
+from aiomap.journal.serializers import LongText
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGTSTP)
 
 
 class FakeOutput:
-    """Keeps what it is given; `break_at`: which call of `add` fails, from 0."""
+    """Holds what it is given; `break_at`: which call of `add` fails, from 0."""
 
     def __init__(self, break_at: int | None = None) -> None:
+        self.kept: list[Outcome[Entry, Any]] = []
         self.batches: list[list[Outcome[Entry, Any]]] = []
         self.finished: list[bool] = []
         self.threads: set[threading.Thread] = set()
         self._break_at = break_at
 
-    def add(self, outcomes: list[Outcome[Entry, Any]]) -> None:
+    def keep(self, outcome: Outcome[Entry, Any]) -> bytes:
+        assert threading.current_thread() is threading.main_thread()
+        self.kept.append(outcome)
+        return bytes(outcome.value) if isinstance(outcome.value, bytes | LongText) else b""
+
+    def add(self, kept: list[bytes]) -> None:
         self.threads.add(threading.current_thread())
-        self.batches.append(list(outcomes))
+        start = sum(map(len, self.batches))
+        self.batches.append(self.kept[start : start + len(kept)])
         if self._break_at == len(self.batches) - 1:
             raise WriteFailed("the disk is full")
 
@@ -141,7 +151,7 @@ def _handlers_as_they_were() -> Iterator[None]:
 def test_every_outcome_is_written_once_and_then_the_output_is_finished() -> None:
     sitting = sat(echo, 1000, max_concurrent_tasks=10)
     assert sorted(sitting.output.indexes) == list(range(1000))
-    assert [outcome.value for outcome in sitting.output.outcomes if outcome.index == 7] == ["item 7"]
+    assert [outcome.value for outcome in sitting.output.outcomes if outcome.index == 7] == [b'"item 7"']
     assert (sitting.output.finished, sitting.job.stop, sitting.job.failed) == ([True], None, 0)
 
 
@@ -155,10 +165,10 @@ def test_the_output_is_written_by_threads_one_at_a_time(monkeypatch: pytest.Monk
     entered, released = threading.Event(), threading.Event()
 
     class Slow(FakeOutput):
-        def add(self, outcomes: list[Outcome[Entry, Any]]) -> None:
+        def add(self, kept: list[bytes]) -> None:
             entered.set()
             released.wait()
-            super().add(outcomes)
+            super().add(kept)
 
     async def call(item: str) -> str:
         if item == "item 1":
@@ -178,10 +188,60 @@ def test_the_output_is_written_by_threads_one_at_a_time(monkeypatch: pytest.Monk
     assert threading.main_thread() not in sitting.output.threads
 
 
-def test_at_most_5000_outcomes_wait_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_5000_outcomes_wait_to_be_written_and_those_that_were_on_their_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(job_module, "_LOOK", 1000.0)
     sitting = sat(echo, 12_000)
-    assert [len(batch) for batch in sitting.output.batches] == [5000, 5000, 2000]
+    sizes = [len(batch) for batch in sitting.output.batches]
+    assert sum(sizes) == 12_000
+    assert max(sizes) <= 5000 + 1002  # those that were on their way
+
+
+def test_at_most_8_mib_wait_to_be_written_whatever_the_values_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_module, "_LOOK", 1000.0)
+
+    async def call(item: str) -> str:
+        await asyncio.sleep(0)  # as what waits for a remote does
+        return item * 150_000
+
+    sitting = sat(call, 100)
+    assert sum(map(len, sitting.output.batches)) == 100
+    sizes = [sum(len(outcome.value or b"") for outcome in batch) for batch in sitting.output.batches]
+    assert max(sizes) < 13 << 20  # with those that were on their way
+    assert min(sizes[:-1]) >= 8 << 20
+
+
+def test_while_a_reader_takes_nothing_no_more_is_started_than_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_module, "_LOOK", 0.0)
+    started: list[str] = []
+    seen: list[int] = []  # how many were started, at each look while nothing is taken
+    blocked, released = threading.Event(), threading.Event()
+
+    class Slow(FakeOutput):
+        def add(self, kept: list[bytes]) -> None:
+            blocked.set()
+            released.wait()
+            super().add(kept)
+
+    class Watching(FakeScreen):
+        def show(self, view: View) -> None:
+            super().show(view)
+            if blocked.is_set() and not released.is_set():
+                seen.append(len(started))
+                if seen[-50:] == seen[-1:] * 50:
+                    released.set()
+
+    async def call(item: str) -> str:
+        started.append(item)
+        await asyncio.sleep(0)
+        return "x" * (1 << 20)
+
+    sitting = Sitting(call, 200, Slow(), max_concurrent_tasks=4)
+    screen: Any = Watching()
+    Job(sitting.plan, sitting.output, screen).run()
+    assert len(sitting.output.outcomes) == len(started) == 200
+    assert 8 <= seen[-1] <= 8 + 8 + 3 * 4  # being written, waiting, and on their way
 
 
 def test_outcomes_keep_the_order_of_the_input_if_the_plan_says_so() -> None:
@@ -256,7 +316,7 @@ def test_a_setup_is_entered_once_and_left_when_all_is_written() -> None:
     screen: Any = sitting.screen
     Job(replace(sitting.plan, function=call, setup=setup), sitting.output, screen).run()
     assert told == ["entered", "left, [True]"]
-    assert {outcome.value for outcome in sitting.output.outcomes} == {f"item {n} with session" for n in range(5)}
+    assert {outcome.value for outcome in sitting.output.outcomes} == {b'"item %d with session"' % n for n in range(5)}
 
 
 @pytest.mark.parametrize("where", ["enter", "exit"])
@@ -313,6 +373,24 @@ def test_a_hopeless_run_is_halted_and_what_ended_before_is_written() -> None:
     assert sitting.output.indexes == [0, 1]
     assert 0 < len(cancelled) <= 4
     assert sitting.screen.views[-1].state == "cancelling"
+
+
+def test_what_is_to_finish_is_not_cut_short_by_failures() -> None:
+    async def call(item: str) -> str:
+        if item == "item 0":
+            press(signal.SIGINT)
+            await sitting.screen.until("draining")
+            raise ValueError(item)
+        await sitting.screen.until("draining")
+        for _ in range(20):  # turns of the loop, in which the failure is taken
+            await asyncio.sleep(0)
+        return item
+
+    sitting = Sitting(call, 10, halt=more_than(0))
+    sitting.run()
+    assert sorted(sitting.output.indexes) == [0, 1]
+    assert (sitting.job.failed, sitting.job.stop) == (1, Stop.INTERRUPTED)
+    assert sitting.screen.views[-1].state == "draining"
 
 
 def test_halt_is_asked_with_what_has_failed_and_what_has_ended() -> None:
@@ -557,6 +635,72 @@ def test_the_view_shows_how_it_stands() -> None:
     assert (sitting.job.failed, sitting.job.view.stats.done, sitting.job.view.past) == (0, 3, 3)
 
 
+@pytest.mark.parametrize(
+    ("function", "plan", "ended"),
+    [(echo, {}, "finished"), (fail, {"halt": more_than(0)}, "halted"), (forever, {"max_time": 0.0}, "out_of_time")],
+)
+def test_the_last_view_says_how_it_ended(function: Any, plan: dict[str, Any], ended: str) -> None:
+    async def call(item: str) -> Any:
+        if ended == "out_of_time":
+            await sitting.screen.until("draining")
+            return item
+        return await function(item)
+
+    sitting = Sitting(call, **plan)
+    sitting.run()
+    assert [view.ended for view in sitting.screen.views if view.ended is not None] == [ended]
+    assert sitting.screen.views[-1].ended == ended
+
+
+def test_the_last_view_says_if_it_broke() -> None:
+    sitting = Sitting(echo, output=FakeOutput(break_at=0))
+    with pytest.raises(WriteFailed):
+        sitting.run()
+    assert sitting.screen.views[-1].ended == "broken"
+
+
+@pytest.mark.parametrize("where", ["limit", "slots"])
+def test_the_view_says_until_when_everything_waits_that_was_throttled(where: str) -> None:
+    tries: list[str] = []
+
+    async def call(item: str) -> str:
+        tries.append(item)
+        if len(tries) == 1:
+            asyncio.get_running_loop().call_later(0.02, press, signal.SIGINT)
+            raise Throttled(retry_after=100)
+        return item
+
+    given: dict[str, Any] = {"limits": [Rate(1000)]} if where == "limit" else {"max_concurrent_tasks": Adaptive()}
+    sitting = Sitting(call, 1, **given)
+    before = time.time()
+    sitting.run()
+    until = [view.gate_until for view in sitting.screen.views if view.gate_until is not None]
+    assert before + 99 < until[-1] < time.time() + 101
+
+
+def test_ctrl_z_clears_what_is_drawn_and_its_time_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    stopped: list[Any] = []
+
+    def kill(_: int, number: int) -> None:
+        nonlocal now
+        stopped.append((number, signal.getsignal(signal.SIGTSTP), sitting.screen.abandoned))
+        now = 1000.0
+
+    async def call(item: str) -> str:
+        monkeypatch.setattr(os, "kill", kill)
+        before = sitting.job.view.seconds
+        monkeypatch.setattr(time, "monotonic", lambda: now + real())
+        press(signal.SIGTSTP)
+        assert sitting.job.view.seconds - before < 500
+        return item
+
+    real = time.monotonic
+    sitting = Sitting(call, 1)
+    sitting.run()
+    assert stopped == [(signal.SIGTSTP, signal.SIG_DFL, 1)]
+
+
 def test_outcomes_of_an_earlier_sitting_go_to_the_output_but_not_into_this_ones_counts(tmp_path: Path) -> None:
     async def call(item: str) -> str:
         if item == "item 1":
@@ -650,6 +794,25 @@ def test_out_is_put_into_the_order_of_the_input_on_demand(tmp_path: Path) -> Non
     assert [line["index"] for line in lines_in(of_job(tmp_path)[0])] == list(range(10))
 
 
+def test_a_reader_that_is_at_it_when_the_journal_is_closed_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    out, run, failed = of_job(tmp_path)
+    output, screen = JournalledOutput(out, run, failed, keep_order=False), FakeScreen()
+    shown: Any = screen
+    with ExitStack() as stack:
+
+        async def call(item: str) -> str:
+            if item == "item 9":
+                stack.enter_context(reading(run))
+            return item
+
+        Job(Plan(call, entries(10), 1, journal=Journal(run, key=lambda entry: entry.key)), output, shown).run()
+    assert Path(run + "-wal").exists()
+    output.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"out.jsonl", "out.jsonl.run", "out.jsonl.run.lock"}
+    assert Journal(run).check().ok
+    assert len(lines_in(out)) == 10
+
+
 def test_an_output_in_a_folder_that_is_gone_is_a_sentence(tmp_path: Path) -> None:
     names = (str(tmp_path / "gone" / "out"), str(tmp_path / "run"), str(tmp_path / "failed"))
     journal = Journal(names[1], key=lambda entry: entry.key, durable=True)
@@ -691,14 +854,15 @@ def test_starting_anew_leaves_a_job_alone_that_a_run_is_at(tmp_path: Path) -> No
 def test_standard_output_gets_a_line_for_each_success() -> None:
     reader, writer = os.pipe()
     output = StreamedOutput(writer)
-    ok = Outcome(3, Entry(3, 4, "item", {"id": "\x1b"}, None), {"é": [1]}, None, 2, 0.5, 0.123_456_789)
-    output.add([ok, replace(ok, index=4, value=None, error=ValueError("no"))])
+    ok = Outcome(3, Entry(3, 4, "item", {"id": "\x1b"}, None), '{"é":[1]}'.encode(), None, 2, 0.5, 0.123_456_789)
+    kept = [output.keep(outcome) for outcome in (ok, replace(ok, index=4, value=None, error=ValueError("no")))]
+    output.add(kept)
     output.finish(whole=True)
     output.close()
     with os.fdopen(reader, "rb") as file:
         (line,) = file.read().splitlines(keepends=True)
     head, _, tail = line.partition(b'"started":')
-    assert head == b'{"key":{"id":"\\u001b"},"index":3,"value":{"\\u00e9":[1]},"attempts":2,'
+    assert head == b'{"key":{"id":"\\u001b"},"index":3,"value":{"\xc3\xa9":[1]},"attempts":2,'
     assert tail.endswith(b',"elapsed":0.123457}\n')
     assert output.files() == []
     with pytest.raises(OSError, match="Bad file descriptor"):

@@ -10,9 +10,14 @@ import re
 from typing import Final
 from urllib.parse import unquote_plus
 
-__all__ = ["printable", "redacted"]
+__all__ = ["is_secret", "printable", "redacted"]
 
-_SECRET: Final = ("key", "token", "auth", "secret", "password", "pwd", "sig", "signature", "session", "code", "apikey")
+_SECRET: Final = frozenset(
+    {
+        *("key", "token", "auth", "secret", "password", "pwd", "sig", "signature", "session", "code", "apikey"),
+        *("authorization", "proxy_authorization", "cookie", "set_cookie"),
+    }
+)
 # These make a secret of any name that ends in them: api_key, X-Amz-Signature.
 _SECRET_END: Final = ("_key", "_token", "_secret", "_password", "_pwd", "_sig", "_signature")
 
@@ -42,7 +47,7 @@ def redacted(text: str) -> str:
     kept: list[str] = []
     told = 0
     for found in _NAME.finditer(text):
-        if found.start() >= told and _is_secret(found[1]):
+        if found.start() >= told and is_secret(found[1]):
             kept += [text[told : found.end()], "***"]
             told = _end_of_value(text, found.end())
     return "".join([*kept, text[told:]])
@@ -53,6 +58,11 @@ def _end_of_value(text: str, start: int) -> int:
     return start if value is None else value.end()
 
 
-def _is_secret(name: str) -> bool:
+def is_secret(name: str) -> bool:
+    """Whether what goes by that name, a query parameter or a header, is a secret.
+
+    >>> [is_secret(name) for name in ("api_key", "X-Api-Key", "Authorization", "page", "Accept")]
+    [True, True, True, False, False]
+    """
     name = unquote_plus(name).strip().lower().replace("-", "_")
     return name in _SECRET or name.endswith(_SECRET_END)

@@ -1,4 +1,4 @@
-r"""Input: the lines of a file, a pipe or a terminal, numbered and in constant memory.
+r"""Input: lines, numbered and in constant memory.
 
 Invariant: a line ends at `\n` and nowhere else, so that line 7 here is line 7 in `sed` and `wc`. No more is held than
 one chunk and one line, whatever the input; no line ends the input, however bad it is.
@@ -6,30 +6,23 @@ one chunk and one line, whatever the input; no line ends the input, however bad 
 
 from __future__ import annotations
 
-import asyncio
-import os
-import stat
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Final, final
+from typing import Final, final
 
-__all__ = ["MOST_BYTES", "CountedLines", "Line", "LineCutter", "arriving_lines", "lines_of", "read_lines"]
+__all__ = ["MOST_BYTES", "Line", "LineCutter"]
 
 MOST_BYTES: Final = 16 << 20
 """The longest line that is kept, in bytes."""
 
 # Of a longer line this much is kept, for people to find it by.
 _SHOWN: Final = 200
-_CHUNK: Final = 1 << 16
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-# Up to this size (bytes) a file is read once more to count its lines: about a second.
-_COUNTED: Final = 1 << 30
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Line:
-    r"""A line that is not blank.
+    r"""A line.
 
     number: its place in the input, from 1; blank lines count.
     content: its bytes, without the `\n` and one `\r` before it.
@@ -46,6 +39,7 @@ class LineCutter:
     r"""Cuts chunks of bytes into lines, wherever the chunks end.
 
     most: how many bytes a line may have.
+    blank: whether lines of blanks alone are given too.
 
     A byte order mark, which editors on Windows put before the first line, is dropped.
 
@@ -56,8 +50,9 @@ class LineCutter:
     [(3, b'two')]
     """
 
-    def __init__(self, most: int = MOST_BYTES) -> None:
+    def __init__(self, most: int = MOST_BYTES, *, blank: bool = False) -> None:
         self._most = most
+        self._blank = blank
         self._number = 1
         self._parts: list[bytes] = []
         self._length = 0
@@ -73,7 +68,7 @@ class LineCutter:
         return lines
 
     def end(self) -> list[Line]:
-        r"""The line that was begun and has no `\n`, unless it is blank."""
+        r"""The line that was begun and has no `\n`, unless it is blank and such lines are not given."""
         content = b"".join(self._parts).removesuffix(b"\r")
         too_long = len(content) > self._most or self._length > len(content) + 1
         if self._number == 1:
@@ -82,7 +77,7 @@ class LineCutter:
         self._number += 1
         self._parts.clear()
         self._length = 0
-        return [line] if too_long or content.strip() else []
+        return [line] if too_long or self._blank or content.strip() else []
 
     def _extend(self, part: bytes) -> None:
         self._length += len(part)
@@ -90,87 +85,3 @@ class LineCutter:
             self._parts.append(part)
         else:
             self._parts = [b"".join([*self._parts, part])[:_SHOWN]]
-
-
-def read_lines(file: BinaryIO) -> Iterator[Line]:
-    r"""The lines of a file, from where it stands.
-
-    >>> from io import BytesIO
-    >>> [line.content for line in read_lines(BytesIO(b"a\n\nb"))]
-    [b'a', b'b']
-    """
-    cutter = LineCutter()
-    while chunk := file.read(_CHUNK):
-        yield from cutter.feed(chunk)
-    yield from cutter.end()
-
-
-@final
-class CountedLines(Iterable[Line]):
-    """The lines of a seekable file, with `len()`, which reads it once more: about 0.1 us a line."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._start = file.tell()
-
-    def __iter__(self) -> Iterator[Line]:
-        self._file.seek(self._start)
-        return read_lines(self._file)
-
-    def __len__(self) -> int:
-        # Whoever iterates may ask for the length in between, as list() does.
-        position = self._file.tell()
-        self._file.seek(self._start)
-        try:
-            return _count_lines(self._file)
-        finally:
-            self._file.seek(position)
-
-
-def _count_lines(file: BinaryIO) -> int:
-    count = 0
-    begun = False
-    mark = _BYTE_ORDER_MARK
-    while chunk := file.read(1 << 20):
-        first, *others = chunk.removeprefix(mark).split(b"\n")
-        mark = b""
-        begun = begun or bool(first.strip())
-        if others:
-            *whole, last = others
-            count += begun + sum(map(bool, map(bytes.strip, whole)))
-            begun = bool(last.strip())
-    return count + begun
-
-
-async def arriving_lines(descriptor: int) -> AsyncGenerator[Line, None]:
-    """The lines of a pipe, a socket or a terminal, as they arrive; the event loop stays free meanwhile.
-
-    The descriptor is left in blocking mode: what set `O_NONBLOCK` here would set it for every process that shares it.
-    """
-    cutter = LineCutter()
-    while chunk := await _arriving(descriptor):
-        for line in cutter.feed(chunk):
-            yield line
-    for line in cutter.end():
-        yield line
-
-
-async def _arriving(descriptor: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(descriptor, readable.set)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(descriptor)
-    return os.read(descriptor, _CHUNK)
-
-
-def lines_of(file: BinaryIO) -> Iterable[Line] | AsyncIterable[Line]:
-    """The lines of any open file, in the way that suits its kind."""
-    status = os.fstat(file.fileno())
-    if stat.S_ISREG(status.st_mode):
-        return CountedLines(file) if status.st_size <= _COUNTED else read_lines(file)
-    if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode) or file.isatty():
-        return arriving_lines(file.fileno())
-    return read_lines(file)

@@ -20,9 +20,17 @@ from aiomap.errors import RecordedFailure
 from aiomap.journal.database import sync_folder
 from aiomap.journal.record import failure_body
 
-__all__ = ["FailedFile"]
+__all__ = ["FailedFile", "failed_line"]
 
 _CHUNK: Final = 1 << 20  # bytes
+
+
+def failed_line(key: Any, index: int, error: Exception, item: Any) -> bytes:
+    """The line for an item that has failed for good.
+
+    key, item: JSON values. What JSON does not have (a date of a Parquet file, NaN) is written as text, or as null.
+    """
+    return _line({"key": key, "index": index, "error": _told(error), "input": item})
 
 
 @final
@@ -40,13 +48,8 @@ class FailedFile:
         self._spilled: BinaryIO | None = None
         self._count = 0
 
-    def add(self, key: Any, index: int, error: Exception, item: Any) -> None:
-        """Notes that an item has failed for good in this sitting.
-
-        key, item: JSON values. What JSON does not have (a date of a Parquet file, NaN) is written as text, or as null.
-        """
-        told = _told(error)
-        line = _line({"key": key, "index": index, "error": told, "input": item})
+    def add(self, line: bytes) -> None:
+        """Takes the line of an item that has failed for good in this sitting."""
         with writing(self._path):
             if self._spilled is None:
                 # With a buffer, so that not each failure is a write.
@@ -84,6 +87,10 @@ class FailedFile:
                 self._spilled.close()
 
     def _unreached(self, reached: Callable[[Any], bool]) -> Iterator[bytes]:
+        return (line for line, key in self._former() if not reached(key))
+
+    def _former(self) -> Iterator[tuple[bytes, Any]]:
+        """The lines of earlier sittings, with their keys."""
         try:
             former = open(self._path, "rb")  # noqa: PTH123, SIM115  (a path is text here)
         except FileNotFoundError:
@@ -91,8 +98,14 @@ class FailedFile:
         with former:
             for line in former:
                 entry = _parsed(line)
-                if isinstance(entry, dict) and "key" in entry and not reached(entry["key"]):
-                    yield line.rstrip(b"\r\n") + b"\n"
+                if isinstance(entry, dict) and "key" in entry:
+                    yield line.rstrip(b"\r\n") + b"\n", entry["key"]
+
+    def keys(self) -> Iterator[Any]:
+        """The keys of the lines that earlier sittings have left."""
+        with writing(self._path):
+            for _, key in self._former():
+                yield key
 
     def _remove(self) -> None:
         with suppress(FileNotFoundError):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from aiomap._retry import Retry
     from aiomap.limits.adaptive import Adaptive
@@ -22,27 +23,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Concurrency",
-    "check_key",
     "concurrency_of",
     "limits_of",
-    "limits_of_run",
     "parse_bound",
     "parse_classes",
     "parse_concurrency",
     "parse_count",
     "parse_duration",
     "parse_failed",
+    "parse_folder",
     "parse_halt",
-    "parse_key",
+    "parse_header",
+    "parse_method",
     "parse_number",
     "parse_rate",
     "parse_retries",
-    "parse_retry_on",
     "parse_seconds",
     "parse_shard",
     "parse_size",
     "retry_of",
-    "retry_of_classes",
 ]
 
 Concurrency: TypeAlias = int | Literal["auto"]
@@ -56,8 +55,12 @@ _PERCENT: Final = 100
 _FEW: Final = 20
 _RATE: Final = re.compile(r"(\d{1,15})(?:/(\d{1,9}(?:\.\d{1,9})?)?([smh]))?", re.ASCII)
 
-# What may be tried again, by the name that is typed. The rest (bad_input, too_large, ...) would end the same again.
-_RETRYABLE: Final = {
+# A name in HTTP, RFC 9110, 5.6.2.
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_YOURS: Final = ("host", "content-length", "transfer-encoding", "connection")
+
+# Classes of failures, by the name that is typed.
+_CLASSES: Final = {
     "timeout": ["timeout"],
     "conn": ["dns", "connect"],
     "dns": ["dns"],
@@ -67,8 +70,19 @@ _RETRYABLE: Final = {
     "http_4xx": ["http_4xx"],
     "5xx": ["http_5xx"],
     "http_5xx": ["http_5xx"],
-    "bad_content": ["bad_content"],
-    "other": ["other"],
+    "http_429": ["http_429"],
+    **{
+        name: [name]
+        for name in (
+            "too_large",
+            "too_many_redirects",
+            "refused_address",
+            "robots",
+            "bad_input",
+            "bad_content",
+            "other",
+        )
+    },
 }
 
 
@@ -136,18 +150,6 @@ def parse_rate(_: click.Context, parameter: click.Parameter, value: str) -> Rate
     return Rate(number, times * _SECONDS[unit])
 
 
-def parse_key(_: click.Context, __: click.Parameter, value: str) -> Literal["host"] | None:
-    """What links are kept apart by."""
-    if value == "host":
-        return "host"
-    if value != _NONE:
-        raise click.BadParameter(
-            f"{value!r} is no key; it is host or none. Lines of text have no columns to name: "
-            "input of JSON Lines and CSV is still to come"
-        )
-    return None
-
-
 def parse_retries(_: click.Context, __: click.Parameter, value: str) -> int:
     """How many attempts there are beside the first."""
     if not (value.isascii() and value.isdigit() and len(value) < _LONG):
@@ -155,18 +157,6 @@ def parse_retries(_: click.Context, __: click.Parameter, value: str) -> int:
             f"{value!r} is no number of further attempts; write it as in --retries 4, or --retries 0 for none"
         )
     return int(value)
-
-
-def parse_retry_on(_: click.Context, __: click.Parameter, value: str) -> frozenset[str]:
-    """The classes of failures that are tried again."""
-    names = [name.strip() for name in value.split(",")]
-    for name in names:
-        if name not in _RETRYABLE:
-            raise click.BadParameter(
-                f"{name!r} is no class of failures that can be tried again; write some of {', '.join(_RETRYABLE)}, "
-                "with commas in between (conn is dns and connect)"
-            )
-    return frozenset(kind for name in names for kind in _RETRYABLE[name])
 
 
 def parse_count(_: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -190,12 +180,12 @@ def parse_classes(_: click.Context, __: click.Parameter, value: str) -> frozense
     names = [name.strip() for name in value.split(",")]
     for name in names:
         is_type = name.isidentifier() and name[0].isupper()
-        if name not in _RETRYABLE and name != "http_429" and not is_type:
+        if name not in _CLASSES and not is_type:
             raise click.BadParameter(
                 f"{name!r} is no class of failures; write some of timeout, conn, dns, connect, tls, http_429, 4xx, 5xx "
                 "and names of exceptions, with commas in between"
             )
-    return frozenset(kind for name in names for kind in _RETRYABLE.get(name, [name]))
+    return frozenset(kind for name in names for kind in _CLASSES.get(name, [name]))
 
 
 def parse_shard(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -251,7 +241,7 @@ def parse_failed(_: click.Context, __: click.Parameter, value: str | None) -> fr
     if value == "all":
         return frozenset()
     names = [name.strip() for name in value.split(",")]
-    return frozenset(kind for name in names for kind in _RETRYABLE.get(name, [name]))
+    return frozenset(kind for name in names for kind in _CLASSES.get(name, [name]))
 
 
 def concurrency_of(flag: Concurrency) -> int | Adaptive:
@@ -263,39 +253,23 @@ def concurrency_of(flag: Concurrency) -> int | Adaptive:
     return Adaptive()
 
 
-def check_key(context: click.Context) -> None:
-    """UsageError if something is to be bounded for each key, and there is no key."""
-    if context.params["per_key"] is not None:
-        return
-    for name, flag in (("per_key_tasks", "--per-key-tasks"), ("per_key_rate", "--per-key-rate")):
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE and context.params[name]:
-            raise click.UsageError(f"--per-key none leaves nothing for {flag} to bound; leave out one of the two")
-
-
-def limits_of(rate: Rate | None, key: Literal["host"] | None, tasks: int | None, key_rate: Rate | None) -> list[Limit]:
-    """What the library takes as `limits`. With neither of its bounds, a key still keeps a throttle to its host."""
+def limits_of(
+    rate: Rate | None, key: Callable[[Any], Hashable] | None, tasks: int | None, key_rate: Rate | None
+) -> list[Limit]:
+    """What the library takes as `limits`. With neither of its bounds, a key still keeps a throttle to itself."""
     limits: list[Limit] = [] if rate is None else [rate]
     if key is not None:
-        from aiomap.fetch import host_of
         from aiomap.limits.per_key import PerKey
 
-        limits.append(PerKey(host_of, tasks, key_rate))
+        limits.append(PerKey(key, tasks, key_rate))
     return limits
 
 
-def limits_of_run(rate: Rate | None, key: str | None, tasks: int | None, key_rate: Rate | None) -> list[Limit]:
-    """The same for `run`, where the key is a column, or the host of the link that an item is."""
-    limits: list[Limit] = [] if rate is None else [rate]
-    if key is not None:
-        from aiomap.cli.keys import key_of_entry
-        from aiomap.limits.per_key import PerKey
+def retry_of(retries: int, classes: frozenset[str]) -> Retry | None:
+    """What the library takes as `retry`; `None` for no second attempt, whatever the remote asks for.
 
-        limits.append(PerKey(key_of_entry(key), tasks, key_rate))
-    return limits
-
-
-def retry_of_classes(retries: int, classes: frozenset[str]) -> Retry | None:
-    """The same as `retry_of`, for any function: classes of failures as `aiomap.failures` knows them."""
+    classes: as `aiomap.failures` knows them.
+    """
     if not retries:
         return None
     from aiomap._retry import Retry
@@ -304,11 +278,34 @@ def retry_of_classes(retries: int, classes: frozenset[str]) -> Retry | None:
     return Retry(lambda error: failure_class(error) in classes, attempts=retries + 1)
 
 
-def retry_of(retries: int, classes: frozenset[str]) -> Retry | None:
-    """What the library takes as `retry`; `None` for no second attempt, whatever the server asks for."""
-    if not retries:
-        return None
-    from aiomap._retry import Retry
-    from aiomap.fetch import failure
+def parse_header(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Headers, each as `Name: value`."""
+    headers: list[tuple[str, str]] = []
+    for value in values:
+        name, colon, content = value.partition(":")
+        if not colon or not _TOKEN.fullmatch(name) or not content.strip().isprintable():
+            # Not repeated: there may be a token in it.
+            raise click.BadParameter("that is no header; write its name, a colon and its value: -H 'Accept: text/html'")
+        if name.lower() in _NOT_YOURS:
+            raise click.BadParameter(f"{name} follows from the link and the data, and cannot be set")
+        headers.append((name, content.strip()))
+    return tuple(headers)
 
-    return Retry(lambda error: failure(error).kind in classes, attempts=retries + 1)
+
+def parse_method(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """An HTTP method."""
+    if value is None:
+        return None
+    if not _TOKEN.fullmatch(value) or value.upper() in {"CONNECT", "TRACE"}:
+        raise click.BadParameter(f"{value!r} is no method to fetch by; write it as in --method POST")
+    return value.upper()
+
+
+def parse_folder(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A folder that is there, or can be made."""
+    if value is None:
+        return None
+    path = Path(value)
+    if not value or (path.exists() and not path.is_dir()):
+        raise click.BadParameter(f"{value!r} is no folder; write it as in {parameter.opts[-1]} pages")
+    return value

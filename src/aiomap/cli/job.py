@@ -10,22 +10,26 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from aiomap._map import aoutcomes
 from aiomap._outcome import SKIP, Outcome
+from aiomap.cli.backlog import Backlog, Output
 from aiomap.cli.screen import Screen
+from aiomap.cli.signals import reacting, stop_until_continued
 from aiomap.cli.tally import Tally
 from aiomap.cli.view import State, View
 from aiomap.errors import UnrecordableResult
 from aiomap.failures import failure_class
-from aiomap.inputs import BadRecord, Entry
+from aiomap.inputs import BadRecord, Entries, Entry, arriving
 from aiomap.journal.serializers import Unencodable, serializer
+from aiomap.limits.adaptive import Adaptive
+from aiomap.limits.rate import Rate
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -33,10 +37,9 @@ if TYPE_CHECKING:
     from aiomap._retry import Retry
     from aiomap._stream import Stream
     from aiomap.journal import Journal
-    from aiomap.limits.adaptive import Adaptive
     from aiomap.limits.limit import Limit
 
-__all__ = ["Job", "Output", "Plan", "Stop"]
+__all__ = ["Job", "Plan", "Stop"]
 
 # How many times Ctrl-C must be pressed to cancel what is in flight; once more ends the process.
 _CANCELS: Final = 2
@@ -44,8 +47,6 @@ _CANCELS: Final = 2
 _GRACE: Final = 20.0
 # Seconds between two looks, for the screen and for what there is to write.
 _LOOK: Final = 0.1
-# Outcomes that may wait to be written. Then no more are taken.
-_MOST_TAKEN: Final = 5000
 _LONGEST: Final = 10  # items that are told of at SIGUSR1
 
 
@@ -57,18 +58,6 @@ class Stop(Enum):
     HUNG_UP = "stopped by SIGHUP"
     HALTED = "halted: too many items failed"
     OUT_OF_TIME = "out of time"
-
-
-class Output(Protocol):
-    """Where the outcomes go; each of these may be called in a thread, one at a time."""
-
-    def add(self, outcomes: list[Outcome[Entry, Any]]) -> None:
-        """Takes outcomes, those of earlier sittings too."""
-        ...
-
-    def finish(self, *, whole: bool) -> None:
-        """The sitting is over; `whole`: all of the input was seen."""
-        ...
 
 
 @final
@@ -109,15 +98,13 @@ class Job:
         self.tally = Tally()
         self.stop: Stop | None = None
         self.failed = 0
-        self._plan, self._output, self._screen = plan, output, screen
+        self._plan, self._screen = plan, screen
+        self._backlog = Backlog(output, self._wrote)
         self._state: State = "running"
+        self._ended: str | None = None
         self._signals = 0
         self._running: dict[int, tuple[float, Entry]] = {}  # by index: since when
-        self._taken: list[Outcome[Entry, Any]] = []
         self._stopped = False
-        self._idle = asyncio.Event()  # nothing is being written
-        self._idle.set()
-        self._unwritable: BaseException | None = None
         self._ticking: asyncio.TimerHandle
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reading: asyncio.Task[Any] | None = None
@@ -125,11 +112,12 @@ class Job:
         self._began = time.monotonic()
         self._timers: list[asyncio.TimerHandle] = []
         self._error: BaseException | None = None
+        self._gates = [each for each in (*plan.limits, plan.max_concurrent_tasks) if isinstance(each, Rate | Adaptive)]
         self._over = self._read_any = False
 
     def run(self) -> None:
         """Raises what made it impossible: JournalError, `WriteFailed`, an error of the input or of the set-up."""
-        with _handlers(self._signalled):
+        with reacting(self._signalled):
             asyncio.run(self._run())
 
     @property
@@ -144,17 +132,24 @@ class Job:
             self.tally,
             self._state,
             time.time(),
+            ended=self._ended,
+            gate_until=self._gate_until(now),
             ages=[now - since for since, _ in self._running.values()],
         )
 
+    def _gate_until(self, now: float) -> float | None:
+        """When the pauses are over that were asked of all items; of those of single keys it is not known."""
+        opens = max((gate.closed_until(0) for gate in self._gates), default=now)
+        return time.time() + opens - now if opens > now else None
+
     async def _run(self) -> None:
         plan, self._loop = self._plan, asyncio.get_running_loop()
-        self._reading = task = asyncio.current_task()
+        self._reading = asyncio.current_task()
         arguments: list[Any] = []
         # Before the set-up, so that a signal meanwhile finds something to hold back.
         self._stream = stream = aoutcomes(
             self._calling(arguments),
-            plan.entries,
+            _not_waited_for(plan.entries),
             plan.max_concurrent_tasks,
             ordered=plan.ordered,
             timeout=plan.timeout,
@@ -162,6 +157,18 @@ class Job:
             limits=plan.limits,
             journal=plan.journal,
         )
+        try:
+            await self._sit(stream, arguments)
+        except BaseException:
+            self._ended = "broken"
+            raise
+        else:
+            self._ended = "finished" if self.stop is None else self.stop.name.lower()
+        finally:
+            self._look()
+
+    async def _sit(self, stream: Stream[Outcome[Entry, Any]], arguments: list[Any]) -> None:
+        plan, task = self._plan, self._reading
         async with AsyncExitStack() as stack:
             if plan.setup is not None:
                 try:
@@ -174,7 +181,8 @@ class Job:
                 return
             await stack.enter_async_context(stream)
             if plan.max_time is not None:
-                self._timers.append(self._loop.call_later(plan.max_time, self._drain, Stop.OUT_OF_TIME))
+                loop = asyncio.get_running_loop()
+                self._timers.append(loop.call_later(plan.max_time, self._drain, Stop.OUT_OF_TIME))
             try:
                 await self._read_all(stream)
             except BaseException as error:
@@ -184,7 +192,6 @@ class Job:
                 for timer in self._timers:
                     timer.cancel()
                 self._over = True
-            self._look()
         if self._error is not None:  # the set-up has swallowed it
             raise self._error
 
@@ -204,15 +211,15 @@ class Job:
         finally:
             self._reading = None
             self._ticking.cancel()
-            await self._written()
-        if self._unwritable is not None:
-            raise broken or self._unwritable
+            await self._backlog.written()
+        if self._backlog.error is not None:
+            raise broken or self._backlog.error
         if broken is None:
-            await asyncio.to_thread(self._finish, whole=self.stop is None)
+            await asyncio.to_thread(self._backlog.finish, whole=self.stop is None)
             return
         if self._read_any:  # so the journal was open
             with suppress(Exception):  # what broke first is what counts
-                await asyncio.to_thread(self._finish, whole=False)
+                await asyncio.to_thread(self._backlog.finish, whole=False)
         raise broken
 
     async def _rest(self, stream: Stream[Outcome[Entry, Any]]) -> BaseException | None:
@@ -226,40 +233,24 @@ class Job:
 
     async def _read(self, stream: Stream[Outcome[Entry, Any]]) -> None:
         async for outcome in stream:
-            self._take(outcome)
-            if len(self._taken) >= _MOST_TAKEN:
-                self._write()
-                await self._written()
+            self._count(outcome)
+            self._backlog.take(outcome)
+            if self._backlog.is_full:
+                # Not by taking nothing: then the values would wait in the stream, a thousand of them.
+                self._stream.pause()
+
+    def _wrote(self) -> None:
+        if self._backlog.error is not None:
+            self._end()
+        elif self._state == "running" and not self._backlog.is_full:
+            self._stream.resume()
 
     def _tick(self) -> None:
         self._look()
-        self._write()
+        self._backlog.write()
         self._ticking = asyncio.get_running_loop().call_later(_LOOK, self._tick)
 
-    def _write(self) -> None:
-        """Has what was taken written by a thread, unless that is at it still."""
-        if self._taken and self._idle.is_set() and self._unwritable is None:
-            taken, self._taken = self._taken, []
-            self._idle.clear()
-            added = asyncio.get_running_loop().run_in_executor(None, self._output.add, taken)
-            added.add_done_callback(self._added)
-
-    def _added(self, added: asyncio.Future[None]) -> None:
-        self._idle.set()
-        self._unwritable = added.exception()
-        if self._unwritable is not None:
-            self._end()
-
-    async def _written(self) -> None:
-        while not self._idle.is_set():
-            await self._idle.wait()
-
-    def _finish(self, *, whole: bool) -> None:
-        self._output.add(self._taken)
-        self._output.finish(whole=whole)
-
-    def _take(self, outcome: Outcome[Entry, Any]) -> None:
-        self._taken.append(outcome)
+    def _count(self, outcome: Outcome[Entry, Any]) -> None:
         self._read_any = True
         self.failed += outcome.error is not None
         if outcome.started < 0:  # of an earlier sitting
@@ -271,8 +262,9 @@ class Job:
         kind, message = failure_class(outcome.error), _text_of(outcome.error)
         self.tally.add_failure(kind, where, message, outcome.elapsed, outcome.attempts)
         stats = self._stream.stats
-        if self._plan.halt(stats.failed, stats.done + stats.failed + stats.skipped):
-            self._halt()
+        # What is to finish, once nothing starts any more, is not cut short by it.
+        if self._state == "running" and self._plan.halt(stats.failed, stats.done + stats.failed + stats.skipped):
+            self._cancel(Stop.HALTED)
 
     def _look(self) -> None:
         self._screen.show(self.view)
@@ -280,7 +272,8 @@ class Job:
     def _calling(self, arguments: list[Any]) -> Callable[[Entry], Awaitable[Any]]:
         """The function for the map: it takes an entry, and counts as the user's own where a journal asks for that."""
         function, running = self._plan.function, self._running
-        check = _value_check() if self._plan.journal is None else None  # a journal sees to it itself
+        # A journal sees to it itself that nothing is recorded that could not be given back.
+        encoded = _value_encoder() if self._plan.journal is None else None
 
         async def call(entry: Entry) -> Any:
             if entry.fault is not None:
@@ -288,9 +281,7 @@ class Job:
             running[entry.index] = time.monotonic(), entry
             try:
                 value = await function(entry.item, *arguments)
-                if check is not None and value is not SKIP:
-                    check(entry.index, value)
-                return value
+                return value if encoded is None or value is SKIP else encoded(entry.index, value)
             finally:
                 del running[entry.index]
                 if self._state == "draining" and not running:
@@ -304,6 +295,9 @@ class Job:
         if number == signal.SIGUSR1:
             self._in_loop(self._tell)
             return
+        if number == signal.SIGTSTP:
+            self._stand_still()
+            return
         self._signals += number == signal.SIGINT
         if self._loop is None or self._signals > _CANCELS:
             self._screen.abandon()
@@ -312,6 +306,13 @@ class Job:
             self._in_loop(self._interrupt, Stop.INTERRUPTED)
         else:
             self._in_loop(self._drain, Stop.TERMINATED if number == signal.SIGTERM else Stop.HUNG_UP)
+
+    def _stand_still(self) -> None:
+        """Ctrl-Z: what is drawn makes way for the shell. The time until `fg` is none of the sitting's."""
+        began = time.monotonic()
+        self._screen.abandon()
+        stop_until_continued()
+        self._began += time.monotonic() - began
 
     def _in_loop(self, react: Callable[..., None], *arguments: Stop) -> None:
         if self._loop is not None:
@@ -336,9 +337,6 @@ class Job:
     def _interrupt(self, why: Stop) -> None:
         """What the screen says that Ctrl-C does, whatever began the end."""
         (self._drain if self._state == "running" else self._cancel)(why)
-
-    def _halt(self) -> None:
-        self._cancel(Stop.HALTED)
 
     def _cancel(self, why: Stop) -> None:
         if self._over:
@@ -369,17 +367,21 @@ class Job:
         self._screen.say("\n".join(rows))
 
 
-def _value_check() -> Callable[[int, object], None]:
-    """What raises UnrecordableResult for a value that a line of the output could not give back."""
+def _not_waited_for(entries: Iterable[Entry]) -> Iterable[Entry] | AsyncIterable[Entry]:
+    return arriving(entries) if isinstance(entries, Entries) and entries.may_wait else entries
+
+
+def _value_encoder() -> Callable[[int, object], object]:
+    """What makes JSON of a value. UnrecordableResult for one that a line of the output could not give back."""
     encode = serializer("json").encode
 
-    def check(index: int, value: object) -> None:
+    def encoded(index: int, value: object) -> object:
         try:
-            encode(value)
+            return encode(value)
         except Unencodable as error:
             raise UnrecordableResult(index, error.reason) from error
 
-    return check
+    return encoded
 
 
 def _text_of(error: Exception) -> str:
@@ -387,19 +389,3 @@ def _text_of(error: Exception) -> str:
         return str(error)
     except Exception as broken:
         return f"(its text cannot be had: {type(broken).__name__})"
-
-
-@contextmanager
-def _handlers(react: Callable[[int, FrameType | None], None]) -> Generator[None]:
-    """Reacts to signals, but not to those that the process was told to ignore, as a script's are that ends in `&`."""
-    before = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-    }
-    ours = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
-    for number in ours:
-        signal.signal(number, react)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, before[number])

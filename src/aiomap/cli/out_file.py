@@ -27,7 +27,17 @@ from aiomap.journal.reading import read_rows, reading
 from aiomap.journal.rows import DONE, Row, Values, checked
 from aiomap.journal.sittings import last_opening
 
-__all__ = ["OutFile", "Repaired", "draft_of", "key_text", "line_of", "rows_in_input_order", "write_all", "writing"]
+__all__ = [
+    "OutFile",
+    "Repaired",
+    "draft_of",
+    "in_blocks",
+    "key_text",
+    "line_of",
+    "rows_in_input_order",
+    "write_all",
+    "writing",
+]
 
 _BLOCK: Final = 1 << 20  # bytes that are compared or written at once
 _LONGEST_LABEL: Final = 1000  # characters; a label of so many was cut, and may be no JSON any more
@@ -114,7 +124,7 @@ class OutFile:
             self._first = _first_that_counts(self._journal)  # without a journal nothing is made, or touched
             self._open()
             size = os.fstat(self._descriptor).st_size
-            blocks = _blocks(self._recorded_lines())
+            blocks = in_blocks(self._recorded_lines())
             kept, end, missing = self._agreeing(blocks)
             if end < size:
                 in_order = self._lines_in_input_order(size)
@@ -139,7 +149,7 @@ class OutFile:
         if _first_that_counts(self._journal) != self._first:
             return self.repair().added
         added = 0
-        for block in _blocks(self._new_lines()):
+        for block in in_blocks(self._new_lines()):
             self.append(block)
             added += len(block)
         return added
@@ -171,7 +181,7 @@ class OutFile:
                 with draft_of(self._path, f"{self._path}.part") as descriptor:
                     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
-                    for block in _blocks(self._ordered_lines()):
+                    for block in in_blocks(self._ordered_lines()):
                         write_all(descriptor, b"".join(block))
                     ordered = os.dup(descriptor)  # the lock is on this one as well
             except BaseException:
@@ -263,7 +273,7 @@ class OutFile:
 
     def _lines_in_input_order(self, size: int) -> int | None:
         """How many lines OUT has if it is all of the journal in the order of the input."""
-        kept, end, missing = self._agreeing(_blocks(self._ordered_lines()))
+        kept, end, missing = self._agreeing(in_blocks(self._ordered_lines()))
         if end < size or missing:
             return None
         self._last = self._highest
@@ -313,7 +323,8 @@ def _as_written(journal: str, found: Values) -> Row:
     return row
 
 
-def _blocks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+def in_blocks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The lines, as many at a time as make up a MiB."""
     block: list[bytes] = []
     size = 0
     for line in lines:

@@ -5,17 +5,18 @@ Invariant: a file is touched only once the journal is open, and so is ours alone
 
 from __future__ import annotations
 
-import json
 import os
+import sqlite3
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
-from aiomap.cli.failed_file import FailedFile
-from aiomap.cli.out_file import OutFile, write_all, writing
+from aiomap.cli.failed_file import FailedFile, failed_line
+from aiomap.cli.out_file import OutFile, in_blocks, write_all, writing
 from aiomap.cli.output import WriteFailed
 from aiomap.cli.view import counted
-from aiomap.journal.keys import key_of
+from aiomap.journal.database import connected, own_name
+from aiomap.journal.keys import key_of, label_of
 from aiomap.journal.lock import FileLock
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from aiomap.inputs import Entry
 
 __all__ = ["JournalledOutput", "StreamedOutput", "start_anew"]
+
+_DIGEST: Final = 16  # bytes
 
 
 def start_anew(output: str, journal: str, failed: str) -> None:
@@ -50,33 +53,41 @@ class JournalledOutput:
         self._out = OutFile(output, journal)
         self._failed = FailedFile(failed)
         self._keep_order = keep_order
-        self._reached: set[bytes] = set()
-        self._repaired = False
+        self._unreached: set[bytes] = set()  # of the former failures, the keys that did not come again
+        self._begun = False
         self._failures = 0
 
-    def add(self, outcomes: list[Outcome[Entry, Any]]) -> None:
+    def keep(self, outcome: Outcome[Entry, Any]) -> bytes:
+        """The digest of its key, and of a failure the line: the journal has the value."""
+        entry, error = outcome.item, outcome.error
+        digest = key_of(entry.key)
+        return digest if error is None else digest + failed_line(entry.key, entry.index, error, entry.item)
+
+    def add(self, kept: list[bytes]) -> None:
         """Brings OUT up to date, and keeps the failures for the end."""
-        for outcome in outcomes:
-            entry = outcome.item
-            self._reached.add(key_of(entry.key))
-            if outcome.error is not None:
-                self._failed.add(entry.key, entry.index, outcome.error, entry.item)
-        if self._repaired:
+        if self._begun:
             self._out.catch_up()
         else:
             self._out.repair()
-            self._repaired = True
+            self._unreached.update(map(key_of, self._failed.keys()))
+            self._begun = True
+        for each in kept:
+            self._unreached.discard(each[:_DIGEST])
+            if len(each) > _DIGEST:
+                self._failed.add(each[_DIGEST:])
 
     def finish(self, *, whole: bool) -> None:
         """Puts OUT into order if that was asked for, and writes the file of failures, whole."""
         if self._keep_order and whole:
             self._out.put_in_order()
-        self._failures = self._failed.finish(lambda key: whole or key_of(key) in self._reached)
+        self._failures = self._failed.finish(lambda key: whole or key_of(key) not in self._unreached)
 
     def close(self) -> None:
         """Lets go of the files."""
         self._out.close()
         self._failed.close()
+        if self._begun:
+            _put_log_away(self._names[1])
 
     def files(self) -> list[str]:
         """A line for each file that is left."""
@@ -85,6 +96,18 @@ class JournalledOutput:
         if self._failures:
             files.insert(1, f"{failed} ({counted(self._failures, 'failed item')}; can be fed back in)")
         return files
+
+
+def _put_log_away(journal: str) -> None:
+    """Has SQLite delete its log: that is for the last one who closes the file, which may have been a reader of ours."""
+    path = own_name(journal)
+    if os.path.exists(path + "-wal"):  # noqa: PTH110  (paths are text here)
+        with suppress(sqlite3.Error):  # it can stay: whoever opens the journal next takes in what is in it
+            connection = connected(path, "mode=rw", ())
+            try:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+            finally:
+                connection.close()
 
 
 @final
@@ -98,12 +121,22 @@ class StreamedOutput:
         self._descriptor = descriptor
         self._began = time.time()
 
-    def add(self, outcomes: list[Outcome[Entry, Any]]) -> None:
+    def keep(self, outcome: Outcome[Entry, Any]) -> bytes:
+        """The line; of a failure nothing."""
+        if outcome.error is not None:
+            return b""
+        entry, value = outcome.item, cast("bytes", outcome.value)
+        head = f'{{"key":{label_of(entry.key)},"index":{entry.index},"value":'
+        started, elapsed = round(self._began + outcome.started, 6), round(outcome.elapsed, 6)
+        tail = f',"attempts":{outcome.attempts},"started":{started!r},"elapsed":{elapsed!r}}}\n'
+        return b"".join((head.encode(), bytes(value), tail.encode()))
+
+    def add(self, kept: list[bytes]) -> None:
         """Writes the lines."""
-        lines = [self._line(outcome) for outcome in outcomes if outcome.error is None]
         try:
             with writing("standard output"):
-                write_all(self._descriptor, b"".join(lines))
+                for block in in_blocks(kept):
+                    write_all(self._descriptor, b"".join(block))
         except BrokenPipeError as error:
             raise WriteFailed from error
 
@@ -117,14 +150,3 @@ class StreamedOutput:
     def files(self) -> list[str]:
         """There is none."""
         return []
-
-    def _line(self, outcome: Outcome[Entry, Any]) -> bytes:
-        told = {
-            "key": outcome.item.key,
-            "index": outcome.item.index,
-            "value": outcome.value,
-            "attempts": outcome.attempts,
-            "started": round(self._began + outcome.started, 6),
-            "elapsed": round(outcome.elapsed, 6),
-        }
-        return json.dumps(told, allow_nan=False, separators=(",", ":")).encode() + b"\n"

@@ -79,7 +79,7 @@ class Screen:
             self._face.say("\n".join(map(printable, text.split("\n"))))
 
     def abandon(self) -> None:
-        """For a signal handler that ends the process: clears the block, and waits for nobody."""
+        """For a signal handler that ends or stops the process: clears the block, and waits for nobody."""
         if self._face is not None:
             self._face.abandon()
 
@@ -327,6 +327,7 @@ class _Block:
         descriptor = self._pen.descriptor()
         if self._drawn and descriptor is not None and _ready(descriptor):
             os.write(descriptor, _CLEAR.encode())
+            self._drawn = False
 
     def width(self) -> int:
         return self._size()[0]

@@ -1,204 +1,263 @@
-"""One sitting of `aiomap fetch`: from the lines of the input to the lines of the output.
+"""One sitting of `run` or `fetch`, once it is known what is to be done: its files, its journal, its exit code.
 
-Invariant: a link that was fetched, or failed, has its line in the output, however the sitting ends.
+Invariant: what is wrong is said before the output is touched. An earlier sitting's results are lost only to `--fresh`.
 """
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
-import signal
+import re
+import shlex
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from aiomap._map import aoutcomes
-from aiomap._outcome import Outcome
-from aiomap.cli.output import JsonLines, encoded
-from aiomap.cli.summary import Summary, counted
-from aiomap.fetch import Fetcher, Page, failure, record
+import click
+
+from aiomap._foreign import is_secret, printable, redacted
+from aiomap.cli.exits import (
+    BROKEN_PIPE,
+    FAILURES,
+    HALTED,
+    INTERRUPTED,
+    OUT_OF_TIME,
+    Crashed,
+    IoFailed,
+    Refused,
+    WrongUsage,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Generator, Iterable
-    from types import FrameType
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
-    from aiomap._retry import Retry
-    from aiomap.limits.adaptive import Adaptive
-    from aiomap.limits.limit import Limit
-    from aiomap.lines import Line
+    from aiomap.cli.job import Job, Plan, Stop
+    from aiomap.cli.screen import Screen
+    from aiomap.errors import RecordedFailure
+    from aiomap.journal import Journal
 
-__all__ = ["Sitting"]
+# A header as it is typed, up to its colon: -H 'Name: value', -HName:value, --header='Name: value'.
+_HEADER: Final = re.compile(r"(?:-H|--header=)?(?P<name>[\w-]+):")
 
-# How many times Ctrl-C must be pressed to cancel what is in flight; once more ends the process.
-_CANCELS: Final = 2
-
-# Host names are looked up in threads, as many at once as links are fetched, up to this many. asyncio's own few would
-# let a list of many hosts wait for them.
-_MOST_LOOKUPS: Final = 100
-
-# Bytes of pages that may wait to be written. Then nothing starts until half of them are.
-_MOST_HELD: Final = 64 << 20
+__all__ = ["check_together", "failed_name", "journal_of", "sit"]
 
 
-@final
-class Sitting:
-    """Fetches all lines, so many at a time; `run` does it.
-
-    max_concurrent_tasks, timeout, retry, limits: as for `aoutcomes`.
-
-    The first Ctrl-C lets nothing start any more and finishes what is in flight, the second cancels it, the third ends
-    the process where it stands. A link that waits then, for a limit or for its next attempt, is not done and has no
-    line.
-
-    slots: the most links that are ever fetched at once.
-
-    Raises `MissingExtra` if there is to be a progress bar, and no tqdm for it.
-    """
-
-    def __init__(
-        self,
-        lines: Iterable[Line] | AsyncIterable[Line],
-        max_concurrent_tasks: int | Adaptive,
-        fetcher: Fetcher,
-        *,
-        timeout: float,
-        retry: Retry | None,
-        limits: Iterable[Limit],
-        quiet: bool,
-    ) -> None:
-        self.slots = max_concurrent_tasks if isinstance(max_concurrent_tasks, int) else max_concurrent_tasks.max
-        self.summary = Summary()
-        self.interrupts = 0
-        self.seconds = 0.0
-        self._fetcher = fetcher
-        self._quiet = quiet or sys.stderr is None
-        self._in_flight = 0
-        self._held = 0
-        self._draining = self._stopped = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._recording: asyncio.Task[Any] | None = None
-        self._outcomes = aoutcomes(
-            self._fetch,
-            lines,
-            max_concurrent_tasks,
-            timeout=timeout,
-            retry=retry,
-            limits=limits,
-            progress=not self._quiet,
-        )
-
-    def run(self, descriptor: int) -> None:
-        """Writes to the descriptor, and closes it. Raises `WriteFailed`, and `OSError` if the input cannot be read."""
-        began = time.monotonic()
-        try:
-            with _on_interrupt(self._interrupted):
-                asyncio.run(self._run(descriptor))
-        finally:
-            self.seconds = time.monotonic() - began
-
-    async def _run(self, descriptor: int) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(min(self.slots, _MOST_LOOKUPS), "aiomap-lookup"))
-        async with JsonLines(descriptor) as output, self._fetcher, self._outcomes:
-            self._recording = task = asyncio.current_task()
-            try:
-                await self._record(output)
-            except asyncio.CancelledError:
-                if task is None or not self._stopped:
-                    raise
-                task.uncancel()
-                await self._outcomes.aclose()
-                await self._record(output)
-            finally:
-                self._recording = None
-
-    async def _fetch(self, line: Line) -> Page:
-        self._in_flight += 1
-        try:
-            page = await self._fetcher.fetch(line)
-            self._hold(len(page.body))
-            return page
-        finally:
-            self._in_flight -= 1
-            if self._draining and not self._in_flight:
-                # Once this attempt has ended, and its outcome, if it is one, is there to be taken.
-                asyncio.get_running_loop().call_soon(self._stop)
-
-    def _hold(self, count: int) -> None:
-        """Counts the bytes of a page that waits to be written: many large ones would fill the memory."""
-        self._held += count
-        if self._held > _MOST_HELD:
-            self._outcomes.pause()
-
-    def _let_go(self, count: int) -> None:
-        self._held -= count
-        if not self._draining and self._held <= _MOST_HELD // 2:
-            self._outcomes.resume()
-
-    async def _record(self, output: JsonLines) -> None:
-        async for outcome in self._outcomes:
-            self._count(outcome)
-            await output.write(encoded(record(outcome)))
-            if outcome.value is not None:
-                self._let_go(len(outcome.value.body))
-
-    def _count(self, outcome: Outcome[Line, Page]) -> None:
-        if outcome.error is None:
-            self.summary.add_success(outcome.elapsed, outcome.attempts)
-        else:
-            failed = failure(outcome.error)
-            self.summary.add_failure(
-                failed.kind, outcome.item.number, failed.message, outcome.elapsed, outcome.attempts
+def check_together(given: Mapping[str, Any]) -> None:
+    """UsageError if flags do not go together."""
+    if given["fresh"] and given["accept_change"]:
+        raise click.UsageError("--fresh starts anew, and --accept-change goes on: leave out one of the two")
+    if given["output"] == "-":
+        for name in ("fresh", "accept_change", "retry_failed"):
+            if given[name]:
+                flag = "--" + name.replace("_", "-")
+                raise click.UsageError(
+                    f"standard output has no journal to go on from: leave out {flag}, or name a file"
+                )
+    context = click.get_current_context()
+    for name in ("per_key_tasks", "per_key_rate"):
+        typed = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given["per_key"] in (None, "none") and typed and given[name] is not None:
+            flag = "--" + name.replace("_", "-")
+            raise click.UsageError(
+                f"{flag} bounds each key, and there is none: add --per-key host, or the name of a column"
             )
 
-    def _interrupted(self, *_: object) -> None:
-        """The signal handler: called between two bytecodes of the main thread, so no blocked loop can put it off."""
-        self.interrupts += 1
-        if self.interrupts > _CANCELS:
-            os._exit(128 + signal.SIGINT)
-        if self._loop is None:  # nothing was started
-            os._exit(128 + signal.SIGINT)
-        with suppress(RuntimeError):  # the loop is closed: it is all over anyway
-            self._loop.call_soon_threadsafe(self._drain if self.interrupts == 1 else self._cancel)
 
-    def _drain(self) -> None:
-        self._draining = True
-        self._outcomes.pause()
-        self._say(
-            f"aiomap: stopping. Nothing more is started, {counted(self._in_flight, 'link')} in flight will be finished."
-        )
-        self._say("aiomap: Ctrl-C once more cancels them; what is done is safe in either case.")
-        if not self._in_flight:
-            self._stop()
+def journal_of(given: Mapping[str, Any], options: Mapping[str, Any]) -> Journal | None:
+    """The journal beside OUT; `None` if that is standard output.
 
-    def _cancel(self) -> None:
-        self._say("aiomap: cancelling what is in flight. Ctrl-C once more ends the process at once.")
-        self._stop()
+    options: what was typed of the flags that change the results, as JSON values by the flag's name.
+    """
+    from aiomap.journal import Journal
 
-    def _stop(self) -> None:
-        """Has the stream closed by the one who reads it, who writes down what is in it before."""
-        if not self._stopped and self._recording is not None:
-            self._stopped = True
-            self._recording.cancel()
+    if given["output"] == "-":
+        return None
+    return Journal(
+        given["output"] + ".run",
+        key=_key,
+        version=json.dumps(options, sort_keys=True) if options else None,
+        retry_failed=_RunsAgain(given["retry_failed"]),
+        on_change="reuse" if given["accept_change"] else "refuse",
+    )
 
-    def _say(self, text: str) -> None:
-        if not self._quiet:
-            from tqdm import tqdm
 
-            tqdm.write(text, file=sys.stderr)
+def _key(entry: Any) -> object:
+    return entry.key
+
+
+class _RunsAgain:
+    """Whether a failure of an earlier sitting is run again: if it may pass by itself, or if its class was named.
+
+    classes: those that were named; empty for all, `None` for none.
+    """
+
+    def __init__(self, classes: frozenset[str] | None) -> None:
+        self._classes = classes
+        self._seen: set[str] = set()
+
+    def __call__(self, failure: RecordedFailure) -> bool:
+        from aiomap.failures import is_retryable
+
+        self._seen.add(failure.kind)
+        classes = self._classes
+        return is_retryable(failure.kind) or (classes is not None and (not classes or failure.kind in classes))
+
+    def missed(self) -> str | None:
+        """What to say if a class was named that no failure was of, which may be a mistake in typing."""
+        unknown = sorted((self._classes or frozenset()) - self._seen)
+        if not unknown:
+            return None
+        there = ", ".join(sorted(self._seen)) or "no failures at all"
+        return printable(f"aiomap: --retry-failed {','.join(unknown)} ran nothing again: there were {there}")
+
+
+def failed_name(output: str) -> str:
+    """Where the failures stand: `out.failed.jsonl` for `out.jsonl`."""
+    path = Path(output)
+    return str(path.with_name(f"{path.stem}.failed{path.suffix}"))
+
+
+def sit(plan: Plan, given: Mapping[str, Any]) -> int:
+    """Carries out the plan; says how it went; gives the exit code."""
+    from aiomap.cli.job import Job
+    from aiomap.cli.screen import Screen
+
+    output = given["output"]
+    with _translated(plan.journal):
+        written = _output(plan.journal, given)
+        with Screen(quiet=given["quiet"] or (output == "-" and sys.stdout.isatty())) as screen:
+            job = Job(plan, written, screen)
+            try:
+                job.run()
+            finally:
+                written.close()
+    if not given["quiet"]:
+        with suppress(OSError):  # a terminal that is gone must not change the exit code
+            click.echo(_summary(job, plan.journal, written, given, screen), err=True)
+    return _code(job, given["max_failures"])
+
+
+def _output(journal: Journal | None, given: Mapping[str, Any]) -> Any:
+    from aiomap.cli.outputs import JournalledOutput, StreamedOutput, start_anew
+
+    output = given["output"]
+    if journal is None:
+        if sys.stdout is None:
+            raise WrongUsage("standard output is closed")
+        return StreamedOutput(os.dup(sys.stdout.fileno()))
+    _check_place(output)
+    paths = output, os.fspath(journal.path), failed_name(output)
+    if given["fresh"]:
+        start_anew(*paths)
+    _check_ours(output, paths[1])
+    return JournalledOutput(*paths, keep_order=given["keep_order"])
 
 
 @contextmanager
-def _on_interrupt(react: Callable[[int, FrameType | None], None]) -> Generator[None, None, None]:
-    """Calls `react` on Ctrl-C, unless the process was told to ignore it, as a script's are that it starts with `&`."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
-        yield
-        return
-    signal.signal(signal.SIGINT, react)
+def _translated(journal: Journal | None) -> Generator[None]:
+    """Makes an exit code and a sentence of what made a sitting impossible."""
+    from aiomap.cli.output import WriteFailed
+    from aiomap.errors import JournalDamaged, JournalError
+
     try:
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    except WriteFailed as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise click.exceptions.Exit(BROKEN_PIPE) from error
+        raise IoFailed(printable(str(error))) from error
+    except JournalError as error:
+        kind = Refused if error.__cause__ is None or isinstance(error, JournalDamaged) else IoFailed
+        raise kind(_with_ways_out(error, journal)) from error
+    except SystemExit as error:
+        raise Crashed(f"the function ended the program ({error.code}): what was done before is safe") from error
+    except KeyboardInterrupt as error:
+        raise Crashed("the function raised KeyboardInterrupt: what was done before is safe") from error
+
+
+def _check_place(output: str) -> None:
+    path = Path(output)
+    if not path.parent.is_dir():
+        folder = shlex.quote(str(path.parent))
+        raise WrongUsage(printable(f"there is no folder for {output}: make it with  mkdir -p {folder}"))
+    if path.exists() and not path.is_file():
+        raise WrongUsage(f"{printable(output)} is no regular file, and cannot be gone on with: write -o - for a pipe")
+
+
+def _check_ours(output: str, journal: str) -> None:
+    """What is in OUT must have come from its journal: everything else would be cut off."""
+    path = Path(output)
+    if path.exists() and path.stat().st_size and not Path(journal).exists():
+        raise Refused(
+            f"{printable(output)} exists, and has no journal ({printable(journal)}) to say what belongs into it: "
+            "add --fresh to lose it, or name another file with -o"
+        )
+
+
+def _with_ways_out(error: Exception, journal: Journal | None) -> str:
+    from aiomap.errors import JournalChanged
+
+    if not isinstance(error, JournalChanged) or journal is None:
+        return printable(str(error))
+    return printable(
+        f"{error.path}: {_change(error.reason, journal)} Add --accept-change to keep the results that are there, "
+        "--fresh to lose them and start anew, or name another file with -o"
+    )
+
+
+def _change(reason: str, journal: Journal) -> str:
+    """What is another thing now: flags, by their names, if it is not the function."""
+    from aiomap.journal.fingerprint import differences
+    from aiomap.journal.reading import identity_of
+
+    recorded = identity_of(os.fspath(journal.path))
+    told = reason.partition(" Write ")[0]
+    if told.partition("(")[2] != ", ".join(differences(recorded, {**recorded, "version": journal.version})) + ").":
+        return told
+    then, now = (json.loads(str(version or "{}")) for version in (recorded["version"], journal.version))
+    names = [f"another --{name.replace('_', '-')}" for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
+    return f"it holds results of {' and '.join(names)}."
+
+
+def _code(job: Job, max_failures: int) -> int:
+    from aiomap.cli.job import Stop
+
+    codes: dict[Stop, int] = {
+        Stop.INTERRUPTED: INTERRUPTED,
+        Stop.TERMINATED: 143,
+        Stop.HUNG_UP: 129,
+        Stop.HALTED: HALTED,
+        Stop.OUT_OF_TIME: OUT_OF_TIME,
+    }
+    if job.stop is not None:
+        return codes[job.stop]
+    return FAILURES if job.failed > max_failures else 0
+
+
+def _summary(job: Job, journal: Journal | None, written: Any, given: Mapping[str, Any], screen: Screen) -> str:
+    from aiomap.cli.view import end
+
+    again = shlex.join(["aiomap", *_without_secrets(sys.argv[1:])])
+    if job.stop is not None:
+        next_command: str | None = f"{again}   # goes on"
+    elif job.failed and given["output"] != "-":
+        next_command = f"aiomap errors {shlex.quote(given['output'])}"
+    else:
+        next_command = None
+    verdict = "finished" if job.stop is None else job.stop.value
+    told = end(job.view, verdict, written.files(), next_command, screen.width)
+    runs_again = None if journal is None else journal.retry_failed
+    missed = runs_again.missed() if isinstance(runs_again, _RunsAgain) else None
+    return told if missed is None else f"{missed}\n{told}"
+
+
+def _without_secrets(typed: Sequence[str]) -> Iterator[str]:
+    """What was typed, as it may be shown: no password, no value of a secret header, and not the data that is sent."""
+    for before, word in zip(["", *typed], typed, strict=False):
+        header = _HEADER.match(word)
+        if header is not None and is_secret(header["name"]):
+            yield f"{header[0]} ***"
+        elif before == "--data":
+            yield "..."
+        else:
+            yield "--data=..." if word.startswith("--data=") else redacted(word)

@@ -76,6 +76,7 @@ class View:
     tally: of this sitting.
     state: whether it goes on, finishes what runs, or cancels it.
     clock: the time of day, in seconds since 1970.
+    ended: how it ended, in a word; `None` while it has not.
     gate_until: when a pause that the remote asked for is over, in seconds since 1970; `None` if that is not known.
     ages: for how many seconds each of the items in flight has been running; needed near the end only.
     """
@@ -87,6 +88,7 @@ class View:
     tally: Tally
     state: State
     clock: float
+    ended: str | None = None
     gate_until: float | None = None
     ages: Sequence[float] = ()
 
@@ -312,7 +314,7 @@ def line(view: View) -> str:
     stats, tally = view.stats, view.tally
     values: dict[str, str | int | None] = {
         "t": int(view.seconds),
-        "state": view.state,
+        "state": view.ended or view.state,
         "done": view.past,
         "total": view.total,
         "ok": stats.done,

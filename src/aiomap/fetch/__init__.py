@@ -4,6 +4,39 @@ Invariant: whatever a server sends, what is kept of it is bounded, only http and
 or it is a failure. No message holds a password or token of a URL.
 """
 
-from aiomap.fetch.fetcher import FailureClass, Fetcher, FetchFailed, Page, failure, host_of, record
+from importlib import import_module
 
-__all__ = ["FailureClass", "FetchFailed", "Fetcher", "Page", "failure", "host_of", "record"]
+from aiomap.errors import MissingExtra
+
+try:
+    import_module("aiohttp")  # which every module here needs
+except ImportError:
+    raise MissingExtra("aiomap fetch", "aiohttp", "http") from None
+
+from aiomap.fetch.addresses import RefusedAddress, Resolver, is_public, open_public
+from aiomap.fetch.failures import FailureClass, FetchFailed, failure
+from aiomap.fetch.fetcher import Fetcher
+from aiomap.fetch.page import Page
+from aiomap.fetch.politeness import HostGate
+from aiomap.fetch.request import Defaults, Request, host_of, request_of
+from aiomap.fetch.robots import Robots
+from aiomap.fetch.saving import Folder
+
+__all__ = [
+    "Defaults",
+    "FailureClass",
+    "FetchFailed",
+    "Fetcher",
+    "Folder",
+    "HostGate",
+    "Page",
+    "RefusedAddress",
+    "Request",
+    "Resolver",
+    "Robots",
+    "failure",
+    "host_of",
+    "is_public",
+    "open_public",
+    "request_of",
+]

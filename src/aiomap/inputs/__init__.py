@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from aiomap.inputs.arriving import arriving
 from aiomap.inputs.entries import Entries, entries
+from aiomap.inputs.opening import tells_format
 from aiomap.inputs.record import BadInput, BadRecord, Entry, Format
 
-__all__ = ["BadInput", "BadRecord", "Entries", "Entry", "Format", "entries"]
+__all__ = ["BadInput", "BadRecord", "Entries", "Entry", "Format", "arriving", "entries", "tells_format"]

@@ -22,9 +22,9 @@ _MOST_LINES: Final = 1000  # of a row
 
 
 def csv_records(lines: Iterable[Line], name: str, id_column: str | None) -> Iterator[Record]:
-    """The rows after the first as records, numbered from 1; name: of the file, for people.
+    """The rows after the first as records, numbered from 1; lines: blank ones too; name: of the file, for people.
 
-    Comma and double quote, as in RFC 4180. Within quotes a line ends in a line feed, and one of blanks alone is empty.
+    Comma and double quote, as in RFC 4180. Within quotes a line ends in a line feed; elsewhere a blank one is nothing.
 
     Raises `BadInput` if the first row cannot name the columns.
 
@@ -80,6 +80,8 @@ class _Rows(Iterator[_Row]):
 
     def __next__(self) -> _Row:
         first = self._next_line()
+        while first is not None and not (first.content.strip() or first.too_long):
+            first = self._next_line()
         if first is None:
             raise StopIteration
         lines = [first]
@@ -113,7 +115,6 @@ class _Rows(Iterator[_Row]):
 
 
 def _may_follow(line: Line, first: Line, size: int) -> bool:
-    # By its number, as blank lines count too.
     return not line.too_long and line.number - first.number < _MOST_LINES and size + len(line.content) <= MOST_BYTES
 
 
@@ -177,15 +178,10 @@ def _checked_fields(row: _Row, expected: int) -> list[str]:
 def _fields(row: _Row) -> list[str]:
     if row.lines[0].too_long:
         raise too_long()
-    texts: list[str] = []
-    before = row.lines[0].number - 1
-    for line in row.lines:
-        texts += [""] * (line.number - before - 1)  # blank lines, which are no lines elsewhere
-        texts.append(decoded(line))
-        before = line.number
+    texts = [decoded(line) for line in row.lines]
     if not row.closed:
         raise Fault(
-            f"a quote opens in line {before} and is not closed within {_MOST_LINES:,} lines, "
+            f"a quote opens in line {row.lines[-1].number} and is not closed within {_MOST_LINES:,} lines, "
             f"{MOST_BYTES >> 20} MiB or what is left of the file"
         )
     text = "\n".join(texts)

@@ -31,8 +31,8 @@ def entries(
 ) -> Entries:
     r"""The entries of these files, one file after the other; lines are numbered within each.
 
-    Takes constant memory, but for what `dedupe` and `sample` need. Waits for a pipe that has nothing to say: with an
-    event loop, take the entries in a thread.
+    Takes constant memory, but for what `dedupe` and `sample` need. Waits for a pipe that has nothing to say: in an
+    event loop, `arriving` takes the entries in a thread.
 
     paths: files, compressed with gzip or not; `-` is standard input.
     format: of all of them; `None` to tell it from their names.
@@ -93,6 +93,16 @@ class Entries(Iterator[Entry]):
         if sample is not None:
             selected = sampled(selected, sample, seed)
         self._selected = enumerate(islice(selected, limit))
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the next entry may be long in coming, since a pipe, a socket or a terminal is among the inputs."""
+        return any(source.may_wait for source in self._sources)
+
+    @property
+    def unpacked(self) -> int:
+        """How many bytes of lines were read so far."""
+        return sum(source.unpacked for source in self._sources)
 
     @property
     def bytes_read(self) -> int:

@@ -5,12 +5,13 @@ Invariant: what is no regular file is opened once and read once. However a file 
 
 from __future__ import annotations
 
+import os
+import select
 import stat
 import sys
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final, cast, final, get_args
 
@@ -22,7 +23,7 @@ from aiomap.inputs.record import BadInput, Format, Record, faulty
 from aiomap.inputs.text_lines import text_records
 from aiomap.lines import Line, LineCutter
 
-__all__ = ["STDIN", "Source"]
+__all__ = ["STDIN", "Source", "tells_format"]
 
 STDIN: Final = "-"
 
@@ -49,6 +50,7 @@ class Source:
 
     name: what it is called in front of people.
     size: bytes, `None` for what is no regular file; bytes_read: how many of them were.
+    unpacked: bytes of its lines that were read, as they are when they are not compressed.
 
     Raises `BadInput` for what can be said before it is read, for a regular file up to its first record, and
     `MissingExtra` if there is nothing to read its format with.
@@ -56,13 +58,23 @@ class Source:
 
     def __init__(self, path: str, format: Format | None, id_column: str | None) -> None:  # noqa: A002
         self.name = "standard input" if path == STDIN else printable(path)
-        self.bytes_read = 0
+        self.bytes_read = self.unpacked = 0
         self._path = path
         self._id_column = id_column
         self._format: Final[Format] = _format_of(path, self.name, format)
         self.size = None if path == STDIN else _size(path, self.name)
         self._tear: tuple[Line, str] | None = None
         self._check()
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether it may be silent for any time, as a pipe, a socket and a terminal are."""
+        if self._path != STDIN:
+            return self.size is None
+        try:
+            return not stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
+        except (AttributeError, OSError, ValueError):  # it is closed, or nothing of the system's
+            return False
 
     def records(self) -> Generator[Record]:
         """All of its records. `OSError` if the disk fails."""
@@ -102,16 +114,18 @@ class Source:
         if self._path == STDIN:
             if sys.stdin is None:
                 raise BadInput("standard input is closed")
-            yield sys.stdin.buffer
+            # Without its buffer, whose lock a thread that waits for a pipe would hold, and Python wants at its end.
+            yield getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
             return
         try:
-            file = Path(self._path).open("rb")  # noqa: SIM115  (what goes wrong later is no matter of opening it)
+            buffering = 0 if self.size is None else -1
+            file = Path(self._path).open("rb", buffering)  # noqa: SIM115  (what goes wrong later is another matter)
         except OSError as error:
             raise _unreadable(self.name, error) from error
         with file:
             yield file
 
-    def _parsed(self, file: BufferedReader) -> Iterator[Record]:
+    def _parsed(self, file: Any) -> Iterator[Record]:
         match self._format:
             case "text":
                 return text_records(self._lines(file), self.name)
@@ -127,12 +141,13 @@ class Source:
     def _note(self, share: float) -> None:
         self.bytes_read = int(share * (self.size or 0))
 
-    def _lines(self, file: BufferedReader) -> Iterator[Line]:
-        cutter = LineCutter()
+    def _lines(self, file: Any) -> Iterator[Line]:
+        cutter = LineCutter(blank=self._format == "csv")
         ended = 0
         try:
             for chunk in self._text(file):
                 ended += chunk.count(b"\n")
+                self.unpacked += len(chunk)
                 yield from cutter.feed(chunk)
         except _Torn as torn:
             begun = b"".join([line.content for line in cutter.end()])
@@ -140,7 +155,7 @@ class Source:
             return
         yield from cutter.end()
 
-    def _text(self, file: BufferedReader) -> Iterator[bytes]:
+    def _text(self, file: Any) -> Iterator[bytes]:
         """The bytes, not compressed any more."""
         chunks = self._chunks(file)
         head = b""
@@ -152,9 +167,13 @@ class Source:
             return _inflated(head, chunks)
         return _all_of(head, chunks)
 
-    def _chunks(self, file: BufferedReader) -> Iterator[bytes]:
-        # Not read(), which would wait for a slow pipe to fill the whole chunk.
-        while chunk := file.read1(_CHUNK):
+    def _chunks(self, file: Any) -> Iterator[bytes]:
+        # With a buffer, read() would wait for a slow pipe to fill the whole chunk.
+        read: Callable[[int], bytes | None] = getattr(file, "read1", file.read)
+        while (chunk := read(_CHUNK)) != b"":
+            if chunk is None:  # somebody has set it not to wait
+                _wait_for(file)
+                continue
             self.bytes_read += len(chunk)
             yield chunk
 
@@ -166,6 +185,19 @@ class Source:
         return faulty(number, line.content, place, f"{reason}, and what follows is lost: make the file anew")
 
 
+def tells_format(path: str) -> bool:
+    """Whether the name says what is in the file.
+
+    >>> [tells_format(path) for path in ("ids.csv", "ids.csv.gz", "links", "-")]
+    [True, True, False, False]
+    """
+    return path != STDIN and _suffix(path) in _FORMATS
+
+
+def _suffix(path: str) -> str:
+    return Path(path.lower().removesuffix(".gz")).suffix
+
+
 def _format_of(path: str, name: str, format: str | None) -> Format:  # noqa: A002
     known = get_args(Format)
     choice = f"--format {', '.join(known[:-1])} or {known[-1]}"
@@ -175,7 +207,7 @@ def _format_of(path: str, name: str, format: str | None) -> Format:  # noqa: A00
         return cast("Format", format)
     if path == STDIN:
         raise BadInput(f"{name} has no name that tells its format; add {choice}")
-    suffix = Path(path.lower().removesuffix(".gz")).suffix
+    suffix = _suffix(path)
     if suffix not in _FORMATS:
         raise BadInput(f"the name {name} does not tell its format; add {choice}")
     return _FORMATS[suffix]
@@ -193,6 +225,12 @@ def _size(path: str, name: str) -> int | None:
     if stat.S_ISDIR(status.st_mode):
         raise BadInput(f"{name} is a folder; name the files in it, as in {name.rstrip('/')}/*")
     return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _wait_for(file: Any) -> None:
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    poll.poll()
 
 
 def _all_of(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
