@@ -160,6 +160,12 @@ def test_of_a_file_that_names_many_agents_nothing_is_kept_more_than_once() -> No
     assert robots._rules_for("aiomap", body).encode() + b"\n" == rules
 
 
+def test_a_rule_of_many_wildcards_takes_no_time_that_grows_with_each_of_them() -> None:
+    """With a regular expression for it, this test would not end."""
+    rule = b"User-agent: *\nDisallow: /" + b"*a" * 50 + b"b"
+    assert allowed(rule, "/" + "a" * 5_000, "/" + "a" * 5_000 + "b") == [True, False]
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 418, 451])
 def test_a_robots_txt_that_is_not_there_allows_everything_for_a_day(status: int) -> None:
     async def main() -> None:
