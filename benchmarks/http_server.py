@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Callable
 from typing import cast
 
 BODY = b"x" * 1024
@@ -34,12 +35,12 @@ class Answering(asyncio.Protocol):
             self._transport.write(ANSWER * len(complete))
 
 
-async def serve(listening: socket.socket) -> None:
-    """Answer until standard input ends."""
+async def serve(listening: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+    """Answer in this way until standard input ends."""
     loop = asyncio.get_running_loop()
-    await loop.create_server(Answering, sock=listening)
+    await loop.create_server(protocol, sock=listening)
     await loop.run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(socket.socket(fileno=int(sys.argv[1]))))
+    asyncio.run(serve(socket.socket(fileno=int(sys.argv[1])), Answering))

@@ -22,7 +22,7 @@ from typing import Any
 
 import fresh
 from recorders import JOURNAL, PLAIN, RECORDERS, WITH_MSGSPEC, Recorder
-from rounds import Effort, Figures, take_turns
+from rounds import Effort, Figures, apart, take_turns
 from verdict import Bar, Line, Row, cell, raw
 
 # Not `tempfile`'s own choice, which on many machines is memory: what is synced there costs nothing.
@@ -96,7 +96,7 @@ def recording(effort: Effort) -> Row:
     rounds = math.ceil(effort.rounds / 2)  # each lasts as long as two of the others
     costs = take_turns(RECORDERS, lambda name: fresh.call(costs_of_an_item, within=PATIENCE, name=name), rounds)
     stalls = take_turns(RECORDERS, lambda name: fresh.call(longest_stalls, within=PATIENCE, name=name), rounds)
-    by_clock = _apart(COSTS, costs) | _apart(STALLS, stalls)
+    by_clock = apart(COSTS, costs) | apart(STALLS, stalls)
     lines = [
         _on_top("recording 200-byte results", JOURNAL, by_clock),
         _on_top("the same, with msgspec", WITH_MSGSPEC, by_clock),
@@ -107,14 +107,6 @@ def recording(effort: Effort) -> Row:
     ]
     found = {what: raw(figures) for what, figures in by_clock.items()}
     return Row(lines, {"folder": _disk(), **found}, own_table=[HEAD, *(_cells(name, by_clock) for name in RECORDERS)])
-
-
-def _apart(what: tuple[str, ...], figures: Mapping[str, Figures]) -> dict[str, dict[str, Figures]]:
-    """Take apart what came from each run as one list."""
-    return {
-        kind: {name: Figures(one.values[place :: len(what)], one.failure) for name, one in figures.items()}
-        for place, kind in enumerate(what)
-    }
 
 
 def _on_top(work: str, name: str, by_clock: Mapping[str, Mapping[str, Figures]]) -> Line:
@@ -226,7 +218,7 @@ def reopening(_: Effort) -> Row:
             return Row([Line(work, f"fails: {reason}", (Bar("recorded", reached=False),))], {"failure": str(reason)})
         size = Path(path).stat().st_size
         figures = take_turns([JOURNAL], lambda _: fresh.call(reopen, within=PATIENCE, path=path), REOPENINGS)
-    by_kind = _apart(OPENING, figures)
+    by_kind = apart(OPENING, figures)
     opened, memory, recalled = (by_kind[what][JOURNAL] for what in OPENING)
     lines = [
         Line(work, f"{cell(opened)} s", (Bar(f"<= {OPEN_REACH:g} s", opened.best <= OPEN_REACH),)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from fresh import MeasurementFailed
@@ -63,3 +63,11 @@ def _add(reached: Figures, measure: Callable[[str], list[float]], name: str) -> 
         reached.values += measure(name)
     except MeasurementFailed as reason:
         reached.failure = str(reason)
+
+
+def apart(what: tuple[str, ...], figures: Mapping[str, Figures]) -> dict[str, dict[str, Figures]]:
+    """Take apart what came from each run as one list."""
+    return {
+        kind: {name: Figures(one.values[place :: len(what)], one.failure) for name, one in figures.items()}
+        for place, kind in enumerate(what)
+    }

@@ -1,6 +1,6 @@
 """Measure aiomap beside everybody else, and print the table of what it must reach.
 
-    python benchmarks/run.py [--quick] [--only WORD] [--json FILE]
+    python benchmarks/run.py [--quick] [--only WORD] [--json FILE] [--cookbook PATH]
 
 Invariant: a ratio compares figures of one run on one machine. All of it is explained at the top of `rounds`,
 `mapping` and the other row modules.
@@ -9,6 +9,7 @@ Invariant: a ratio compares figures of one run on one machine. All of it is expl
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import platform
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import command
 import import_time
 import journal
 import loopback_http
@@ -45,13 +47,17 @@ ROWS: dict[str, Callable[[Effort], Row]] = {
     "rate-accuracy": rate_accuracy.rate_accuracy,
     "loopback-http": loopback_http.loopback_http,
     "import-time": import_time.import_time,
+    "command-file": command.lines_of_a_file,
+    "command-requests": command.requests,
+    "command-help": command.showing_help,
 }
 
 
 def main() -> None:
     """Run the rows that are asked for, print the tables, write the figures down."""
     options = _parse()
-    chosen = {name: measure for name, measure in ROWS.items() if options.only in name}
+    all_rows = ROWS | {"command-requests": functools.partial(command.requests, script=options.cookbook)}
+    chosen = {name: measure for name, measure in all_rows.items() if options.only in name}
     if not chosen:
         sys.exit(f"no row has {options.only!r} in its name; the rows are: {', '.join(ROWS)}")
     start = time.monotonic()
@@ -64,10 +70,11 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure aiomap beside its peers; takes about 8 minutes.")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, a shorter long stream: about 4 minutes")
+    parser = argparse.ArgumentParser(description="Measure aiomap beside its peers; takes about 10 minutes.")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, a shorter long stream: about 5 minutes")
     parser.add_argument("--only", default="", metavar="WORD", help="only the rows with WORD in their name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every round to FILE")
+    parser.add_argument("--cookbook", type=Path, metavar="PATH", help=f"measure it too; else {command.HOW}")
     return parser.parse_args()
 
 
