@@ -880,7 +880,7 @@ def test_when_it_is_over_nothing_stands_beside_the_output_but_the_journal_the_fa
     assert "out.failed.jsonl" in folder.names()
 
 
-@pytest.mark.parametrize("name", ["json", "click", "sqlite3", "random"])
+@pytest.mark.parametrize("name", ["json", "click"])
 def test_a_file_beside_the_job_that_is_called_like_a_module_is_not_taken_for_it_with_python_m(
     folder: Folder, name: str
 ) -> None:

@@ -111,6 +111,14 @@ def test_any_input_is_written_as_json_can_have_it(path: Path, failed: FailedFile
     assert path.read_bytes().count(b"\n") == 1
 
 
+def test_the_keys_of_former_lines_are_known_before_anything_is_written(path: Path, failed: FailedFile) -> None:
+    assert list(failed.keys()) == []
+    earlier(path, "a", ["en", 1])
+    assert list(failed.keys()) == ["a", ["en", 1]]
+    failed.add(failed_line("b", 0, ValueError(), "b"))
+    assert list(failed.keys()) == ["a", ["en", 1]]
+
+
 def test_a_sitting_without_failures_leaves_no_file(path: Path, failed: FailedFile) -> None:
     assert failed.finish(set()) == 0
     assert not path.exists()

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import socket
+import struct
 import sys
 import time
 import zlib
@@ -15,17 +16,21 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp.abc import AbstractResolver
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from aiomap import PerKey, Retry, aoutcomes
 from aiomap._foreign import printable, redacted
 from aiomap.fetch import Defaults, Fetcher, FetchFailed, Page, failure, host_of
-from aiomap.fetch.body import _brotli, accepted_encodings
+from aiomap.fetch.body import _brotli, _Inflater, _Unbrotli, accepted_encodings
+from aiomap.fetch.fetcher import _Request
+from aiomap.fetch.robots import MOST_BYTES
 from aiomap.throttling import http_throttle
 from tests.loopback import Script, Site, answer
 
@@ -39,6 +44,7 @@ PACKED = gzip.compress(NOISE)
 RAW = zlib.compressobj(wbits=-zlib.MAX_WBITS)
 BROTLI = brotli.compress(NOISE, quality=3)
 BOMB = gzip.compress(bytes(50_000_000))
+BROTLI_BOMB = brotli.compress(bytes(50_000_000), quality=1)
 
 
 def fetcher(**options: Any) -> Fetcher:
@@ -120,9 +126,9 @@ def test_redirects_are_followed_up_to_ten_times_and_the_page_says_where_it_was()
         ("bad_content", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n" + PACKED),
         ("bad_content", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
         ("bad_content", answer(b"compressed", "Content-Encoding: gzip, no-such")),
-        ("bad_content", answer(NOISE, "Content-Encoding: gzip, gzip, gzip")),
+        ("bad_content", answer(gzip.compress(gzip.compress(PACKED)), "Content-Encoding: gzip, gzip, gzip")),
         ("bad_content", answer(gzip.compress(PACKED), "Content-Encoding: gzip, br")),
-        ("too_large", answer(brotli.compress(bytes(50_000_000)), "Content-Encoding: br")),
+        ("too_large", answer(BROTLI_BOMB, "Content-Encoding: br")),
         # What is in between is bounded too: empty members, and nothing in the end.
         ("too_large", answer(gzip.compress(gzip.compress(b"") * 10_000), "Content-Encoding: gzip, gzip")),
         ("too_large", b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"") * 10_000),
@@ -266,10 +272,14 @@ def test_a_body_is_what_it_was_before_it_was_compressed(said: bytes) -> None:
 def test_a_body_that_was_compressed_very_well_is_whole() -> None:
     async def main() -> None:
         large = b"0123456789" * 3_000_000
-        async with Site({"/": answer(gzip.compress(large), "Content-Encoding: gzip")}) as site:
-            [page] = await fetched(site, "/", max_body=len(large))
-            assert isinstance(page, Page)
-            assert page.body == large
+        places = {
+            "/gzip": answer(gzip.compress(large), "Content-Encoding: gzip"),
+            "/br": answer(brotli.compress(large, quality=3), "Content-Encoding: br"),
+        }
+        async with Site(places) as site:
+            for page in await fetched(site, *places, max_body=len(large)):
+                assert isinstance(page, Page)
+                assert page.body == large
 
     asyncio.run(main())
 
@@ -291,9 +301,15 @@ def test_a_link_waits_while_the_process_may_open_no_more_files() -> None:
     asyncio.run(main())
 
 
-def test_an_empty_body_may_claim_to_be_compressed() -> None:
-    [page] = fetch({"/": answer(b"", "Content-Encoding: gzip")}, "/")
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+def test_an_empty_body_may_claim_to_be_compressed(encoding: str) -> None:
+    [page] = fetch({"/": answer(b"", f"Content-Encoding: {encoding}")}, "/")
     assert page.body == b""
+
+
+def test_a_body_is_decompressed_in_pieces_of_a_bounded_size() -> None:
+    assert max(map(len, _Inflater(gzip=True).feed(BOMB))) <= 1 << 20
+    assert max(map(len, _Unbrotli().feed(BROTLI_BOMB))) <= 1 << 22
 
 
 def test_a_body_of_just_the_largest_size_is_taken() -> None:
@@ -438,6 +454,11 @@ def test_an_error_that_nobody_thought_of_is_a_failure_too() -> None:
     assert failure(LookupError()).message == "LookupError"
 
 
+def test_more_headers_are_read_than_sites_send() -> None:
+    [page] = fetch({"/": answer(b"hello", *["Set-Cookie: a=b"] * 200)}, "/")
+    assert page.body == b"hello"
+
+
 def test_what_is_too_much_of_a_header_is_told() -> None:
     one, many, together = fetch(
         {
@@ -548,6 +569,32 @@ def test_a_body_that_nobody_wants_is_not_waited_for(status: str, monkeypatch: py
     assert ended.status == (200 if status.startswith("302") else 404)
 
 
+@pytest.mark.parametrize("length", [None, 10**9])
+def test_a_body_that_nobody_wants_is_not_read_to_its_end(length: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiomap.fetch.body._PATIENCE", 600)
+    stopped = asyncio.Event()
+
+    async def flood(writer: asyncio.StreamWriter) -> None:
+        head = b"Location: /there" + (b"" if length is None else b"\r\nContent-Length: %d" % length)
+        writer.write(b"HTTP/1.1 302 Found\r\n" + head + b"\r\n\r\n")
+        try:
+            while length is None:
+                writer.write(bytes(1 << 16))
+                await writer.drain()
+            await asyncio.Event().wait()  # for a client that reads on, there is nothing
+        except ConnectionError:
+            stopped.set()
+
+    async def main() -> None:
+        async with Site({"/flood": flood, "/there": answer(b"there")}) as site:
+            [page] = await fetched(site, "/flood")
+            assert isinstance(page, Page)
+            if length is None:
+                await stopped.wait()
+
+    asyncio.run(main())
+
+
 def test_a_connection_serves_on_after_a_redirect_and_after_a_failure() -> None:
     connections = 0
 
@@ -560,7 +607,9 @@ def test_a_connection_serves_on_after_a_redirect_and_after_a_failure() -> None:
                 path = head.split()[1]
                 writer.write(said.get(path, answer(b"", status="404 Not Found", length=5)))
                 await writer.drain()
-                writer.write(b"hello")  # in a packet of its own
+                for _ in range(20):  # until the head was read
+                    await asyncio.sleep(0)
+                writer.write(b"hello")
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
@@ -607,6 +656,7 @@ def test_no_connection_is_made_to_an_address_that_is_not_public() -> None:
                     site, *links, allow_private=False, robots=robots, resolver=Known("127.0.0.1", "::1")
                 )
                 assert [one.kind for one in ended if isinstance(one, FetchFailed)] == ["refused_address"] * 3
+                assert not any("Multiple" in str(one) for one in ended)
             assert not site.asked
 
     asyncio.run(main())
@@ -638,9 +688,20 @@ def test_robots_txt_is_obeyed_at_every_hop_by_the_name_that_the_user_gave() -> N
             assert kinds == ["robots", b"open", "robots"]
             assert site.asked == ["/robots.txt", "/rules", "/moved", "/open"]
             assert all(b"TestBot/1.0" in head for head in site.heads)
-            assert [one.kind for one in await fetched(site, "/robots.txt") if isinstance(one, FetchFailed)] == [
-                "too_large"
-            ]
+
+    asyncio.run(main())
+
+
+def test_of_a_longer_robots_txt_the_beginning_is_read_whatever_a_page_may_have() -> None:
+    async def main() -> None:
+        async with (
+            Site({"/robots.txt": answer(bytes(600_000)), "/": answer(bytes(600_000))}) as site,
+            fetcher() as client,
+        ):
+            page = await client._ask_robots(URL(site.url("/robots.txt")))
+            assert len(page.body) == MOST_BYTES
+            with pytest.raises(FetchFailed, match="too_large"):
+                await client.fetch(site.url("/"))
 
     asyncio.run(main())
 
@@ -710,3 +771,99 @@ def test_brotli_is_asked_for_only_where_it_can_be_bounded(monkeypatch: pytest.Mo
         assert str(failed) == "bad_content: the body is compressed with br, which was not asked for"
         assert accepted_encodings() == "gzip, deflate"
     _brotli.cache_clear()
+
+
+def test_a_body_without_a_length_is_cut_if_its_connection_was_reset() -> None:
+    def reset(writer: asyncio.StreamWriter) -> None:
+        linger = struct.pack("ii", 1, 0)  # makes of the end of a connection a reset
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    async def say_and_end(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhello")
+
+    async def say_and_reset(writer: asyncio.StreamWriter) -> None:
+        await say_and_end(writer)
+        for _ in range(20):  # until it was read: a reset may overtake it
+            await asyncio.sleep(0)
+        reset(writer)
+
+    whole, cut = fetch({"/whole": say_and_end, "/cut": say_and_reset}, "/whole", "/cut")
+    assert whole.body == b"hello"
+    assert str(cut) == "connect: the connection ended before the body did"
+
+
+def test_a_connection_that_ends_in_the_tls_handshake_is_a_failure_of_class_tls() -> None:
+    async def main() -> None:
+        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1000)
+            writer.close()
+
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, fetcher() as client:
+            with pytest.raises(FetchFailed) as failed:
+                await client.fetch(f"https://{address}/")
+        assert str(failed.value) == f"tls: {address}: the connection ended in the TLS handshake"
+
+    asyncio.run(main())
+
+
+def test_what_came_between_two_requests_is_no_answer_to_the_second() -> None:
+    async def main() -> None:
+        came = asyncio.Event()
+
+        async def say_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                while path := (await reader.readuntil(b"\r\n\r\n")).split()[1]:
+                    writer.write(answer(path))
+                    for _ in range(20):  # until it was read
+                        await asyncio.sleep(0)
+                    writer.write(answer(b"evil"))
+                    for _ in range(20):
+                        await asyncio.sleep(0)
+                    came.set()
+            writer.close()
+
+        server = await asyncio.start_server(say_more, "127.0.0.1", 0)
+        link = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, fetcher() as client:
+            for number in range(3):
+                came.clear()
+                assert (await client.fetch(f"{link}/{number}")).body == f"/{number}".encode()
+                await came.wait()
+
+    asyncio.run(main())
+
+
+def test_what_a_fetcher_opened_it_closes_and_a_resolver_that_was_given_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    class Watched(Known):
+        async def close(self) -> None:
+            closed.append(*self._addresses)
+
+    monkeypatch.setattr("aiomap.fetch.fetcher.Resolver", lambda: Watched("its own"))
+
+    async def main() -> None:
+        async with fetcher(resolver=Watched("given")):
+            pass
+        assert closed == []
+        async with fetcher(folder=str(tmp_path / "new")) as client:
+            pass
+        assert closed == ["its own"]
+        assert client._folder is not None
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            client._folder.save("key", "http://a/", "", b"")
+        (tmp_path / "file").touch()
+        with pytest.raises(FileExistsError):
+            await fetcher(folder=str(tmp_path / "file")).__aenter__()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_speaks_before_it_is_asked_is_bad_content() -> None:
+    connection: Any = SimpleNamespace(protocol=SimpleNamespace(should_close=True))
+    with pytest.raises(FetchFailed, match="bad_content: no valid HTTP: the server spoke before it was asked"):
+        asyncio.run(_Request.send(_Request.__new__(_Request), connection))

@@ -37,7 +37,7 @@ def refusal(item: object, defaults: Defaults = NONE) -> str:
         {"url": "", "link": "http://a.example/"},
         {"url": "http://a.example/", "method": "", "headers": "", "data": "", "other": 1},
         {"url": "http://a.example/", "method": None, "headers": None, "data": None},
-        {"url": "http://a.example/", "headers": "{}"},
+        {"url": "http://a.example/", "headers": "{}", "data": b""},
         {"url": "HTTP://A.Example:80/", "headers": {}},
     ],
 )

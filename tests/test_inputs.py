@@ -155,7 +155,7 @@ def test_a_row_of_csv_is_a_dict_and_counted_after_the_first() -> None:
 
 
 def test_blank_lines_within_quotes_are_part_of_the_field() -> None:
-    assert items(b'a\n"1\n\n\n2"\n', format="csv") == [{"a": "1\n\n\n2"}]
+    assert items(b'a\n"1\n\n \n2"\n \n\n"\n"\n', format="csv") == [{"a": "1\n\n \n2"}, {"a": "\n"}]
 
 
 def test_a_named_column_is_the_key() -> None:

@@ -449,6 +449,36 @@ def test_a_signal_lets_what_runs_finish_and_starts_nothing_more(number: signal.S
     assert (sitting.job.stop, sitting.output.finished) == (stop, [False])
 
 
+def test_what_is_written_while_it_drains_lets_nothing_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_module, "_LOOK", 0.0)
+    started: list[str] = []
+    draining = threading.Event()
+
+    class Slow(FakeOutput):
+        def add(self, kept: list[bytes]) -> None:
+            draining.wait()
+            super().add(kept)
+
+    async def call(item: str) -> str:
+        started.append(item)
+        if item == "item 0":
+            return item
+        await sitting.screen.until("running")  # so that the first one is on its way to the output
+        press(signal.SIGINT)
+        await sitting.screen.until("draining")
+        draining.set()
+        while not sitting.output.batches:
+            await sitting.screen.until("draining")
+        for _ in range(5):
+            await sitting.screen.until("draining")
+        return item
+
+    sitting = Sitting(call, 100, Slow(), max_concurrent_tasks=1)
+    sitting.run()
+    assert started == ["item 0", "item 1"]
+    assert sitting.output.indexes == [0, 1]
+
+
 def test_a_failure_while_it_drains_is_written() -> None:
     async def call(item: str) -> str:
         press(signal.SIGINT)
@@ -661,20 +691,21 @@ def test_the_last_view_says_if_it_broke() -> None:
 
 @pytest.mark.parametrize("where", ["limit", "slots"])
 def test_the_view_says_until_when_everything_waits_that_was_throttled(where: str) -> None:
-    tries: list[str] = []
+    class Watching(FakeScreen):
+        def show(self, view: View) -> None:
+            super().show(view)
+            if view.gate_until is not None and view.state == "running":
+                press(signal.SIGINT)
 
-    async def call(item: str) -> str:
-        tries.append(item)
-        if len(tries) == 1:
-            asyncio.get_running_loop().call_later(0.02, press, signal.SIGINT)
-            raise Throttled(retry_after=100)
-        return item
+    async def call(_: str) -> None:
+        raise Throttled(retry_after=100)
 
     given: dict[str, Any] = {"limits": [Rate(1000)]} if where == "limit" else {"max_concurrent_tasks": Adaptive()}
     sitting = Sitting(call, 1, **given)
+    screen: Any = Watching()
     before = time.time()
-    sitting.run()
-    until = [view.gate_until for view in sitting.screen.views if view.gate_until is not None]
+    Job(sitting.plan, sitting.output, screen).run()
+    until = [view.gate_until for view in screen.views if view.gate_until is not None]
     assert before + 99 < until[-1] < time.time() + 101
 
 
@@ -699,6 +730,7 @@ def test_ctrl_z_clears_what_is_drawn_and_its_time_does_not_count(monkeypatch: py
     sitting = Sitting(call, 1)
     sitting.run()
     assert stopped == [(signal.SIGTSTP, signal.SIG_DFL, 1)]
+    assert sitting.job.failed == 0
 
 
 def test_outcomes_of_an_earlier_sitting_go_to_the_output_but_not_into_this_ones_counts(tmp_path: Path) -> None:

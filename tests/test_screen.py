@@ -267,6 +267,10 @@ def test_the_line_can_be_split_by_a_shell_into_keys_and_values() -> None:
     )
 
 
+def test_the_line_says_how_it_ended_whatever_it_did_before() -> None:
+    assert " state=halted " in line(replace(half_way(), state="cancelling", ended="halted"))
+
+
 def test_a_value_of_the_line_with_a_space_in_it_is_quoted() -> None:
     view = half_way()
     view.tally.failed.clear()
@@ -733,3 +737,7 @@ def test_a_signal_handler_can_clear_the_block_at_once(real: tuple[int, TextIO]) 
         glass.feed(os.read(far, 1 << 16).decode())
         assert glass.shown() == []
         assert glass.row == 0
+        screen.abandon()  # there is nothing to clear any more
+        screen.say("still there")
+        glass.feed(os.read(far, 1 << 16).decode())
+        assert glass.shown() == ["still there"]
