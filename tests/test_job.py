@@ -244,6 +244,29 @@ def test_while_a_reader_takes_nothing_no_more_is_started_than_has_room(monkeypat
     assert 8 <= seen[-1] <= 8 + 8 + 3 * 4  # being written, waiting, and on their way
 
 
+def test_what_has_piled_up_is_written_at_once_when_there_is_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_module, "_LOOK", 1000.0)
+    piled_up = threading.Event()
+
+    class Slow(FakeOutput):
+        def keep(self, outcome: Outcome[Entry, Any]) -> bytes:
+            if len(self.kept) == 15:  # eight are being written, and eight wait now: so nothing more is started
+                piled_up.set()
+            return super().keep(outcome)
+
+        def add(self, kept: list[bytes]) -> None:
+            piled_up.wait()
+            super().add(kept)
+
+    async def call(_: str) -> str:
+        await asyncio.sleep(0)
+        return "x" * (1 << 20)
+
+    sitting = Sitting(call, 100, Slow(), max_concurrent_tasks=8)
+    sitting.run()
+    assert len(sitting.output.outcomes) == 100
+
+
 def test_outcomes_keep_the_order_of_the_input_if_the_plan_says_so() -> None:
     turns: list[asyncio.Event] = []
 
@@ -722,7 +745,9 @@ def test_ctrl_z_clears_what_is_drawn_and_its_time_does_not_count(monkeypatch: py
         monkeypatch.setattr(os, "kill", kill)
         before = sitting.job.view.seconds
         monkeypatch.setattr(time, "monotonic", lambda: now + real())
+        ours = signal.getsignal(signal.SIGTSTP)
         press(signal.SIGTSTP)
+        assert signal.getsignal(signal.SIGTSTP) == ours
         assert sitting.job.view.seconds - before < 500
         return item
 

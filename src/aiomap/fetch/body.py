@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any, Final, Protocol
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 from aiomap._foreign import printable
 from aiomap.fetch.failures import FetchFailed
@@ -67,10 +68,13 @@ async def read_body(response: aiohttp.ClientResponse, most: int, *, whole: bool 
     if whole and announced is not None and announced > most:
         raise _too_large(most, f"its server announced {announced:,}")
     _check_transfer(response.headers.get("Transfer-Encoding", "chunked"))
+    connection = response.connection and response.connection.protocol
     steps = _Steps(_decoders(response.headers.getall("Content-Encoding", ())), most)
     try:
         async for part in response.content.iter_any():
             steps.feed(part)
+        if announced is None and "Transfer-Encoding" not in response.headers:
+            _check_end(connection)
         steps.end()
     except _MoreThanAllowedError:
         if whole:
@@ -121,6 +125,12 @@ class _Steps:
         """What arrives has ended."""
         for step, decoder in enumerate(self._decoders, 1):
             self.feed(decoder.end(), step)
+
+
+def _check_end(connection: ResponseHandler | None) -> None:
+    """A body without a length ends with its connection. aiohttp takes it for whole also if that was reset."""
+    if connection is not None and isinstance(connection.exception(), aiohttp.ClientOSError):
+        raise aiohttp.ClientPayloadError
 
 
 def _too_large(most: int, why: str) -> FetchFailed:
@@ -201,9 +211,12 @@ class _Unbrotli:
     def feed(self, part: bytes) -> Iterator[bytes]:
         self._is_empty = self._is_empty and not part
         for start in range(0, len(part), _WINDOW):
-            yield self._process(part[start : start + _WINDOW])
-            while not self._stream.can_accept_more_data():
-                yield self._process(b"")
+            piece = self._process(part[start : start + _WINDOW])
+            yield piece
+            # What it says of accepting more data does not mean that it has no more output. Having had none does.
+            while piece and not self._stream.is_finished():
+                piece = self._process(b"")
+                yield piece
 
     def end(self) -> bytes:
         if not self._is_empty and not self._stream.is_finished():

@@ -93,6 +93,8 @@ def failure(error: Exception) -> FetchFailed:
         return FetchFailed("refused_address", shown(str(error.strerror).removeprefix("Multiple exceptions: ")))
     # TLS may also fail after the handshake, and then comes as a broken connection.
     known = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
+    if isinstance(known, aiohttp.ClientConnectorError) and _is_of_handshake(known.os_error):
+        return FetchFailed("tls", f"{known.host}:{known.port}: the connection ended in the TLS handshake")
     for fitting, kind, tell in _CLASSES:
         if isinstance(known, fitting):
             return FetchFailed(kind, shown(tell(known)))
@@ -102,6 +104,11 @@ def failure(error: Exception) -> FetchFailed:
 def shown(text: str) -> str:
     """The text on one line, without secrets, at most 500 characters."""
     return printable(" ".join(redacted(text).split()))[:_LONGEST_MESSAGE]
+
+
+def _is_of_handshake(error: OSError) -> bool:
+    # asyncio makes it itself; the system's have an errno.
+    return isinstance(error, ConnectionError) and error.errno is None
 
 
 def _reason(error: OSError) -> str:

@@ -14,7 +14,8 @@ import re
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from importlib.metadata import version
 from io import BytesIO
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
+from weakref import WeakSet
 
 import aiohttp
 
@@ -34,9 +35,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aiohttp.abc import AbstractResolver
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
     from yarl import URL
 
     from aiomap.limits.per_key import PerKey
+
+    _Send: TypeAlias = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 
 __all__ = ["Fetcher"]
 
@@ -214,23 +219,56 @@ class Fetcher:
             max_line_size=MOST_HEADER_LINE,
             max_field_size=MOST_HEADER_LINE,
             max_headers=MOST_HEADERS,
+            request_class=_Request,
             middlewares=(_send_once,),
         )
 
 
-async def _send_once(
-    request: aiohttp.ClientRequest, send: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
-) -> aiohttp.ClientResponse:
+class _SpoiltConnectionError(Exception):
+    """Something has come on a connection since the answer to the last request."""
+
+
+# The connections that have carried a request, by their protocols.
+_USED: Final[WeakSet[ResponseHandler]] = WeakSet()
+
+
+class _Request(aiohttp.ClientRequest):
+    """Is not sent on a connection on which there is something already, for that would be taken for the answer to it.
+
+    A server may send more than one answer to a request, by mistake or not, when the connection is idle again.
+    """
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        if conn.protocol is not None:
+            if conn.protocol.should_close:
+                raise _SpoiltConnectionError if conn.protocol in _USED else _spoke_first()
+            _USED.add(conn.protocol)
+        return await super().send(conn)
+
+
+async def _send_once(request: aiohttp.ClientRequest, send: _Send) -> aiohttp.ClientResponse:
     """Ends a request with the connection that it broke on, where aiohttp would send it a second time on another one.
 
     That would be an attempt that no limit knows of. What aiohttp takes for a broken connection, it does not find here.
     """
     try:
-        return await send(request)
+        return await _send_on_a_clean_connection(request, send)
     except aiohttp.ClientConnectorError:
         raise  # nothing was sent, and nothing will be
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise failure(error) from error
+
+
+async def _send_on_a_clean_connection(request: aiohttp.ClientRequest, send: _Send) -> aiohttp.ClientResponse:
+    while True:
+        try:
+            return await send(request)
+        except _SpoiltConnectionError:
+            pass  # nothing was sent, and aiohttp has closed it: there is one less that was kept
+
+
+def _spoke_first() -> FetchFailed:
+    return FetchFailed("bad_content", "no valid HTTP: the server spoke before it was asked")
 
 
 def _check_size(response: aiohttp.ClientResponse) -> None:

@@ -25,7 +25,7 @@ _MOVED: Final = frozenset({301, 302})
 
 # What describes a body goes with it.
 _OF_A_BODY: Final = frozenset({"content-type", "content-encoding", "content-language", "content-location"})
-# A header is taken for a credential by its name or by one word of it: X-Api-Key, X-Session-Id. These are more of them.
+# A header is taken for a credential by one word of its name: X-Api-Key, X-Session-Id. These are more of such words.
 _SECRET_WORDS: Final = frozenset({"bearer", "credential", "credentials", "csrf", "jwt", "passwd", "sessionid", "xsrf"})
 _WORD: Final = re.compile(r"[0-9a-z]+")
 
@@ -86,5 +86,4 @@ def _without_secrets(headers: Headers) -> Headers:
 
 
 def _is_credential(name: str) -> bool:
-    words = _WORD.findall(name)
-    return is_secret(name) or any(is_secret(word) or word in _SECRET_WORDS for word in words)
+    return any(is_secret(word) or word in _SECRET_WORDS for word in _WORD.findall(name))

@@ -132,7 +132,7 @@ def request_of(item: object, defaults: Defaults) -> Request:
         if url.raw_user or url.raw_password:
             headers = _with_default(headers, "Authorization", _basic(url))
             url = url.with_user(None)
-        data = defaults.data if data is None else data
+        data = data or defaults.data
         method = _text(row, "method") or defaults.method or ("GET" if data is None else "POST")
         return Request(url, _method(method), headers, data)
     except WrongRequest as error:
@@ -253,7 +253,7 @@ def _method(text: str) -> str:
 
 def _data(value: object) -> tuple[bytes | None, bool]:
     """The body, and whether it was made JSON here."""
-    if value is None or value == "":
+    if value is None or (isinstance(value, str | bytes) and not value):
         return None, False
     if isinstance(value, bytes):
         return value, False
