@@ -204,7 +204,12 @@ def test_a_failure_is_a_line_of_the_failed_file_which_can_be_fed_back_in(tmp_pat
 
 def test_the_same_command_again_asks_only_for_what_is_missing(tmp_path: Path) -> None:
     async def main(site: Site) -> None:
-        command = ["fetch", write_links(tmp_path, site, ["/hello?a", "/gone", "/late"]), "-o", tmp_path / "out.jsonl"]
+        command: list[str | Path] = [
+            "fetch",
+            write_links(tmp_path, site, ["/hello?a", "/gone", "/late"]),
+            "-o",
+            tmp_path / "out.jsonl",
+        ]
         command += [*FREE, "--retries", "0"]
         site.answers["/late"] = answer(status="503 Not Yet")
         assert (await ran(*command))[0] == 1
@@ -224,7 +229,13 @@ def test_the_same_command_again_asks_only_for_what_is_missing(tmp_path: Path) ->
 
 def test_a_class_that_nothing_failed_with_is_said_not_to_have_run_anything(tmp_path: Path) -> None:
     async def main(site: Site) -> None:
-        command = ["fetch", write_links(tmp_path, site, ["/hello", "/gone"]), "-o", tmp_path / "out.jsonl", *FREE]
+        command: list[str | Path] = [
+            "fetch",
+            write_links(tmp_path, site, ["/hello", "/gone"]),
+            "-o",
+            tmp_path / "out.jsonl",
+            *FREE,
+        ]
         await ran(*command)
         code, _, err = await ran(*command, "--retry-failed", "http_44x")
         assert code == 1
@@ -236,7 +247,7 @@ def test_a_class_that_nothing_failed_with_is_said_not_to_have_run_anything(tmp_p
 def test_a_kill_in_the_middle_loses_no_line_doubles_none_and_asks_for_no_page_again(tmp_path: Path) -> None:
     async def main(site: Site) -> None:
         links = write_links(tmp_path, site, [f"/hello?{number}" for number in range(20)] + ["/hold"])
-        command = ["fetch", links, "-o", tmp_path / "out.jsonl", "-j", "4", *FREE]
+        command: list[str | Path] = ["fetch", links, "-o", tmp_path / "out.jsonl", "-j", "4", *FREE]
         async with started(*command) as process:
             while len(lines_in(tmp_path / "out.jsonl")) < 20:  # noqa: ASYNC110  (another process writes it)
                 await asyncio.sleep(0.001)
@@ -305,7 +316,13 @@ def test_bodies_are_saved_into_files_that_the_lines_name(tmp_path: Path) -> None
 
 def test_an_option_that_changes_the_results_is_refused_by_name_with_three_ways_out(tmp_path: Path) -> None:
     async def main(site: Site) -> None:
-        command = ["fetch", write_links(tmp_path, site, ["/hello"]), "-o", tmp_path / "out.jsonl", *FREE]
+        command: list[str | Path] = [
+            "fetch",
+            write_links(tmp_path, site, ["/hello"]),
+            "-o",
+            tmp_path / "out.jsonl",
+            *FREE,
+        ]
         assert (await ran(*command, "-H", "Accept: text/html", "-H", "Authorization: Bearer one"))[0] == 0
         code, _, err = await ran(*command, "-H", "accept: text/html", "-H", "Authorization: Bearer two", "-j", "3")
         assert code == 0, err
@@ -337,7 +354,7 @@ def test_a_secret_that_was_typed_is_in_no_file_and_on_no_screen(tmp_path: Path) 
         links = tmp_path / "links.txt"
         links.write_text(site.url("/gone?token=CANARY1") + "\n" + site.url("/hold?b"))
         typed = ["-H", "Authorization: Bearer CANARY2", "--header=X-Api-Key: CANARY3", "--data", "CANARY4"]
-        command = ["fetch", links, "-o", tmp_path / "out.jsonl", *typed, *FREE]
+        command: list[str | Path] = ["fetch", links, "-o", tmp_path / "out.jsonl", *typed, *FREE]
         async with started(*command) as process:
             await site.was_asked(2)
             process.send_signal(signal.SIGINT)
@@ -485,7 +502,6 @@ def test_a_rate_holds_for_all_hosts_together(tmp_path: Path) -> None:
         (["--retry-on", "5xx,dsn"], "'dsn' is no class"),
         (["--retry-on", ""], "timeout, conn, dns, connect"),
         (["-H", "Accept"], "-H 'Accept: text/html'"),
-        (["--method", "G ET"], "--method POST"),
         (["--save", ""], "--save pages"),
         (["--fresh", "--accept-change"], "leave out one of the two"),
     ],
@@ -706,6 +722,9 @@ def test_a_dry_run_counts_links_and_hosts_and_asks_nobody(tmp_path: Path) -> Non
             ["fetch", "links.txt", "-o", "out", "--max-bodies", "3"],
             "(Did you mean one of: '--max-body', '--max-failures', '--max-time'?)",
         ),
+        (["fetch", "links.txt", "-o", "out", "--method", "G ET"], "the method is not valid"),
+        (["fetch", "links.txt", "-o", "out", "--method", "connect"], "CONNECT"),
+        (["fetch", "links.txt", "-o", "out", "-H", "host: x"], "leave it out"),
         (["fech", "links.txt"], "Did you mean 'fetch'?"),
         (["fetch", "nowhere.txt", "-o", "out"], "cannot read nowhere.txt: No such file"),
         (["fetch", ".", "-o", "out"], "is a folder"),
@@ -773,7 +792,15 @@ def test_an_interrupt_before_the_work_began_ends_it_without_a_traceback() -> Non
 def test_the_command_to_go_on_with_can_be_typed_as_it_is_told(tmp_path: Path) -> None:
     async def main(site: Site) -> None:
         links = write_links(tmp_path, site, ["/hello", "/hold"])
-        command = ["fetch", str(links), "-o", str(tmp_path / "out put.jsonl"), "-H", "Accept: text/html", *FREE]
+        command = [
+            "fetch",
+            str(links),
+            "-o",
+            str(tmp_path / "out put.jsonl"),
+            "-H",
+            "Accept: text/html",
+            *FREE,
+        ]
         async with started(*command) as process:
             await site.was_asked(2)
             process.send_signal(signal.SIGINT)

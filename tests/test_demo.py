@@ -145,9 +145,16 @@ def test_bad_manners_fail_the_demonstration(run: ModuleType, wrong: str | None) 
     ],
 )
 def test_a_line_too_few_or_too_many_or_another_fails_the_demonstration(
-    run: ModuleType, tmp_path: Path, pages: list[str], failed: list[str], halfway: list[str], *, good: bool
+    run: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    pages: list[str],
+    failed: list[str],
+    halfway: list[str],
+    *,
+    good: bool,
 ) -> None:
-    run.FOLDER = tmp_path
+    monkeypatch.setattr(run, "FOLDER", tmp_path)
     (tmp_path / "pages.jsonl").write_text("".join(json.dumps({"key": key}) + "\n" for key in pages))
     lines = [json.dumps({"key": key, "error": {"class": "http_4xx"}}) + "\n" for key in failed]
     (tmp_path / "pages.failed.jsonl").write_text("".join(lines))

@@ -71,7 +71,7 @@ def test_a_line_says_what_failed_how_and_with_what_input(path: Path, failed: Fai
             "error": {
                 "class": "http_4xx",
                 "type": "aiomap.fetch.FetchFailed",
-                "message": "http_4xx: 404 Not Found",
+                "message": "404 Not Found",
             },
             "input": "http://host/",
         },

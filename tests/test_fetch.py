@@ -47,6 +47,11 @@ BOMB = gzip.compress(bytes(50_000_000))
 BROTLI_BOMB = brotli.compress(bytes(50_000_000), quality=1)
 
 
+def told(failed: FetchFailed) -> str:
+    """Its class, and what it says."""
+    return f"{failed.kind}: {failed}"
+
+
 def fetcher(**options: Any) -> Fetcher:
     """One for sites on loopback."""
     return Fetcher(**{"max_body": MOST, "allow_private": True, "robots": False, **options})
@@ -146,7 +151,7 @@ def test_what_a_server_does_wrong_is_a_failure_of_a_class(kind: str, said: bytes
 
 def test_a_connection_that_is_refused_is_told_in_a_few_words() -> None:
     [failed] = fetch({}, "http://127.0.0.1:1/?token=1")
-    assert str(failed) == "connect: 127.0.0.1:1: Connection refused"
+    assert told(failed) == "connect: 127.0.0.1:1: Connection refused"
 
 
 def test_a_status_that_is_a_failure_is_told() -> None:
@@ -165,7 +170,7 @@ class NobodyKnown(AbstractResolver):
 
 def test_a_host_that_nobody_knows_is_a_failure_of_class_dns() -> None:
     [failed] = fetch({}, "http://nobody.invalid/", resolver=NobodyKnown())
-    assert str(failed) == "dns: nobody.invalid: Name or service not known"
+    assert told(failed) == "dns: nobody.invalid: Name or service not known"
 
 
 def test_tls_that_the_server_does_not_speak_is_a_failure_of_class_tls() -> None:
@@ -191,8 +196,7 @@ def test_the_timeout_of_the_map_bounds_everything_from_the_start_to_the_last_byt
             links = [site.url(path) for path in ("/hold", "/drip")]
             async with aoutcomes(client.fetch, links, timeout=0.1) as outcomes:
                 errors = [outcome.error async for outcome in outcomes]
-        told = "timeout: not done after 0.1 s"
-        assert [str(failure(error)) for error in errors if error] == [told, told]
+        assert [told(failure(error)) for error in errors if error] == ["timeout: not done after 0.1 s"] * 2
 
     began = time.monotonic()
     asyncio.run(main())
@@ -468,9 +472,9 @@ def test_what_is_too_much_of_a_header_is_told() -> None:
         },
         *("/one", "/many", "/together"),
     )
-    assert str(one) == "bad_content: no valid HTTP: a header line has more than 65,536 bytes"
-    assert str(many) == "bad_content: no valid HTTP: there are more than 256 headers"
-    assert str(together) == "too_large: the headers have more than 262,144 bytes together"
+    assert told(one) == "bad_content: no valid HTTP: a header line has more than 65,536 bytes"
+    assert told(many) == "bad_content: no valid HTTP: there are more than 256 headers"
+    assert told(together) == "too_large: the headers have more than 262,144 bytes together"
 
 
 @pytest.mark.parametrize(
@@ -666,7 +670,7 @@ def test_no_redirect_leads_to_an_address_that_is_not_public(monkeypatch: pytest.
     monkeypatch.setattr("aiomap.fetch.addresses.is_public", lambda address: address == "127.0.0.1")
     there = "http://127.0.0.2:1/"
     [failed] = fetch({"/": answer(b"", f"Location: {there}", status="302 Found")}, "/", allow_private=False)
-    assert str(failed) == "refused_address: the address 127.0.0.2 is not public (--allow-private allows it)"
+    assert told(failed) == "refused_address: the address 127.0.0.2 is not public (--allow-private allows it)"
 
 
 def test_robots_txt_is_obeyed_at_every_hop_by_the_name_that_the_user_gave() -> None:
@@ -700,7 +704,7 @@ def test_of_a_longer_robots_txt_the_beginning_is_read_whatever_a_page_may_have()
         ):
             page = await client._ask_robots(URL(site.url("/robots.txt")))
             assert len(page.body) == MOST_BYTES
-            with pytest.raises(FetchFailed, match="too_large"):
+            with pytest.raises(FetchFailed, match="the body has more than"):
                 await client.fetch(site.url("/"))
 
     asyncio.run(main())
@@ -768,7 +772,7 @@ def test_brotli_is_asked_for_only_where_it_can_be_bounded(monkeypatch: pytest.Mo
         monkeypatch.setitem(sys.modules, "brotli", module)
         _brotli.cache_clear()
         [failed] = fetch({"/": answer(BROTLI, "Content-Encoding: br")}, "/")
-        assert str(failed) == "bad_content: the body is compressed with br, which was not asked for"
+        assert told(failed) == "bad_content: the body is compressed with br, which was not asked for"
         assert accepted_encodings() == "gzip, deflate"
     _brotli.cache_clear()
 
@@ -789,7 +793,7 @@ def test_a_body_without_a_length_is_cut_if_its_connection_was_reset() -> None:
 
     whole, cut = fetch({"/whole": say_and_end, "/cut": say_and_reset}, "/whole", "/cut")
     assert whole.body == b"hello"
-    assert str(cut) == "connect: the connection ended before the body did"
+    assert told(cut) == "connect: the connection ended before the body did"
 
 
 def test_a_connection_that_ends_in_the_tls_handshake_is_a_failure_of_class_tls() -> None:
@@ -803,7 +807,7 @@ def test_a_connection_that_ends_in_the_tls_handshake_is_a_failure_of_class_tls()
         async with server, fetcher() as client:
             with pytest.raises(FetchFailed) as failed:
                 await client.fetch(f"https://{address}/")
-        assert str(failed.value) == f"tls: {address}: the connection ended in the TLS handshake"
+        assert told(failed.value) == f"tls: {address}: the connection ended in the TLS handshake"
 
     asyncio.run(main())
 
@@ -865,5 +869,5 @@ def test_what_a_fetcher_opened_it_closes_and_a_resolver_that_was_given_it_does_n
 
 def test_a_server_that_speaks_before_it_is_asked_is_bad_content() -> None:
     connection: Any = SimpleNamespace(protocol=SimpleNamespace(should_close=True))
-    with pytest.raises(FetchFailed, match="bad_content: no valid HTTP: the server spoke before it was asked"):
+    with pytest.raises(FetchFailed, match=r"^no valid HTTP: the server spoke before it was asked"):
         asyncio.run(_Request.send(_Request.__new__(_Request), connection))

@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 
 from aiomap import PerKey, Rate
-from aiomap.fetch import FetchFailed, HostGate, host_of
+from aiomap.fetch import FetchFailed, host_of
+from aiomap.fetch.politeness import HostGate
 from aiomap.testing import SimLoop
 from tests.conftest import Play
 

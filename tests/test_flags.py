@@ -228,23 +228,6 @@ def test_what_is_no_header_is_refused_and_not_repeated(typed: str) -> None:
     assert told == "that is no header; write its name, a colon and its value: -H 'Accept: text/html'"
 
 
-@pytest.mark.parametrize("name", ["Host", "content-length", "Transfer-Encoding", "CONNECTION"])
-def test_a_header_that_follows_from_the_link_or_the_data_cannot_be_set(name: str) -> None:
-    assert refused(flags.parse_header, (f"{name}: x",)).startswith(f"{name} follows from")
-
-
-@pytest.mark.parametrize(
-    ("typed", "method"), [(None, None), ("GET", "GET"), ("post", "POST"), ("PROPFIND", "PROPFIND")]
-)
-def test_a_method_is_what_servers_know_it_by(typed: str | None, method: str | None) -> None:
-    assert parsed(flags.parse_method, typed) == method
-
-
-@pytest.mark.parametrize("typed", ["", "G ET", "GET\r\n", "connect", "TRACE", "G\u00cbT"])
-def test_any_other_method_is_refused_with_an_example(typed: str) -> None:
-    assert refused(flags.parse_method, typed) == f"{typed!r} is no method to fetch by; write it as in --method POST"
-
-
 def test_a_folder_is_one_that_is_there_or_can_be_made(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
     from aiomap.cli.job import Plan
-    from aiomap.fetch import Fetcher
+    from aiomap.fetch import Defaults, Fetcher
     from aiomap.inputs import Entry
     from aiomap.limits.adaptive import Adaptive
 
@@ -65,7 +65,7 @@ async def page(item: object, fetcher: Fetcher) -> dict[str, object]:
     metavar="'NAME: VALUE'",
     help="A header that is sent along.",
 )
-@click.option("--method", metavar="NAME", callback=flags.parse_method, help="GET, unless there is --data: then POST.")
+@click.option("--method", metavar="NAME", help="GET, unless there is --data: then POST.")
 @click.option("--data", metavar="TEXT", help="The body that is sent.")
 @click.option(
     "--max-body",
@@ -133,7 +133,7 @@ def _check_inputs(inputs: Iterable[str]) -> None:
 def _plan(given: dict[str, Any]) -> Plan:
     from aiomap.cli.job import Plan
     from aiomap.cli.keys import key_of_entry
-    from aiomap.fetch import Defaults, Fetcher, host_of
+    from aiomap.fetch import Fetcher, host_of
     from aiomap.limits.per_key import PerKey
 
     def host_of_entry(entry: Entry) -> Hashable:
@@ -142,11 +142,9 @@ def _plan(given: dict[str, Any]) -> Plan:
     key = given["per_key"]
     by_host = host_of_entry if key == "host" else None
     policies = policies_of(given, by_host if by_host or key == "none" else key_of_entry(key))
-    data = given["data"]
-    defaults = Defaults(given["method"], given["headers"], None if data is None else data.encode())
     fetcher = Fetcher(
         max_body=given["max_body"],
-        defaults=defaults,
+        defaults=_defaults(given),
         allow_private=given["allow_private"],
         robots=not given["no_robots"],
         per_host=next((limit for limit in policies["limits"] if by_host and isinstance(limit, PerKey)), None),
@@ -163,12 +161,23 @@ def _plan(given: dict[str, Any]) -> Plan:
     )
 
 
+def _defaults(given: dict[str, Any]) -> Defaults:
+    from aiomap.fetch import Defaults, WrongRequest
+
+    data = given["data"]
+    try:
+        return Defaults(given["method"], given["headers"], None if data is None else data.encode())
+    except WrongRequest as error:
+        raise WrongUsage(printable(str(error))) from error
+
+
 def _identity(given: dict[str, Any]) -> dict[str, Any]:
     """The options that change the results: of headers and data, which may be secret, a digest.
 
     Of a secret header it is only the name that counts, so that a new token is no other job.
     """
-    told = {name: given[name] for name in ("method", "save") if given[name] is not None}
+    told = {} if given["method"] is None else {"method": given["method"].upper()}
+    told |= {} if given["save"] is None else {"save": given["save"]}
     headers = sorted((name.lower(), "" if is_secret(name) else value) for name, value in given["headers"])
     private = {"header": headers or None, "data": given["data"]}
     told |= {name: _digest(value) for name, value in private.items() if value is not None}

@@ -34,7 +34,6 @@ __all__ = [
     "parse_folder",
     "parse_halt",
     "parse_header",
-    "parse_method",
     "parse_number",
     "parse_rate",
     "parse_retries",
@@ -57,7 +56,6 @@ _RATE: Final = re.compile(r"(\d{1,15})(?:/(\d{1,9}(?:\.\d{1,9})?)?([smh]))?", re
 
 # A name in HTTP, RFC 9110, 5.6.2.
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_NOT_YOURS: Final = ("host", "content-length", "transfer-encoding", "connection")
 
 # Classes of failures, by the name that is typed.
 _CLASSES: Final = {
@@ -286,19 +284,8 @@ def parse_header(_: click.Context, __: click.Parameter, values: tuple[str, ...])
         if not colon or not _TOKEN.fullmatch(name) or not content.strip().isprintable():
             # Not repeated: there may be a token in it.
             raise click.BadParameter("that is no header; write its name, a colon and its value: -H 'Accept: text/html'")
-        if name.lower() in _NOT_YOURS:
-            raise click.BadParameter(f"{name} follows from the link and the data, and cannot be set")
         headers.append((name, content.strip()))
     return tuple(headers)
-
-
-def parse_method(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """An HTTP method."""
-    if value is None:
-        return None
-    if not _TOKEN.fullmatch(value) or value.upper() in {"CONNECT", "TRACE"}:
-        raise click.BadParameter(f"{value!r} is no method to fetch by; write it as in --method POST")
-    return value.upper()
 
 
 def parse_folder(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -13,30 +13,9 @@ try:
 except ImportError:
     raise MissingExtra("aiomap fetch", "aiohttp", "http") from None
 
-from aiomap.fetch.addresses import RefusedAddress, Resolver, is_public, open_public
 from aiomap.fetch.failures import FailureClass, FetchFailed, failure
 from aiomap.fetch.fetcher import Fetcher
 from aiomap.fetch.page import Page
-from aiomap.fetch.politeness import HostGate
-from aiomap.fetch.request import Defaults, Request, host_of, request_of
-from aiomap.fetch.robots import Robots
-from aiomap.fetch.saving import Folder
+from aiomap.fetch.request import Defaults, WrongRequest, host_of
 
-__all__ = [
-    "Defaults",
-    "FailureClass",
-    "FetchFailed",
-    "Fetcher",
-    "Folder",
-    "HostGate",
-    "Page",
-    "RefusedAddress",
-    "Request",
-    "Resolver",
-    "Robots",
-    "failure",
-    "host_of",
-    "is_public",
-    "open_public",
-    "request_of",
-]
+__all__ = ["Defaults", "FailureClass", "FetchFailed", "Fetcher", "Page", "WrongRequest", "failure", "host_of"]

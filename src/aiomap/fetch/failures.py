@@ -68,7 +68,7 @@ class FetchFailed(AiomapError):
         self.headers = headers or {}
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
+        return self.message
 
 
 def bad_status(status: int, headers: Mapping[str, str]) -> FetchFailed:

@@ -84,7 +84,7 @@ class Fetcher:
     ...         await fetcher.fetch("example.com")
     >>> asyncio.run(main())
     Traceback (most recent call last):
-    aiomap.fetch.FetchFailed: bad_input: not an http(s) link: it must begin with http:// or https://
+    aiomap.fetch.FetchFailed: not an http(s) link: it must begin with http:// or https://
     """
 
     def __init__(
