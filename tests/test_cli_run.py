@@ -926,3 +926,13 @@ def test_after_ctrl_z_and_fg_the_block_is_drawn_anew_and_the_run_goes_on(folder:
         shows(b"finished")
         assert process.wait(PATIENCE) == 0
     os.close(master)
+
+
+def test_the_output_shows_what_was_done_while_the_next_item_takes_its_time(folder: Folder) -> None:
+    folder.numbers(3)
+    with folder.started("run", "job.py:first", "in.jsonl", "-o", "out.jsonl", "-j", "1") as process:
+        folder.until(process, "out.jsonl", "\n")
+        assert folder.values() == ["x" * 100]
+        folder.write("go", "")
+        assert process.wait() == 0
+    assert len(folder.records()) == 3

@@ -7,6 +7,7 @@ no more here than twice `_MOST_BYTES` and what was in flight. One thread at a ti
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any, Final, Protocol, final
 
@@ -18,6 +19,8 @@ __all__ = ["Backlog", "Output"]
 # What may wait to be written. Then it is full.
 _MOST: Final = 5000  # outcomes
 _MOST_BYTES: Final = 8 << 20
+# Seconds after the last outcome for which the output is asked to go on: it follows the journal, which commits later.
+_LATER: Final = 5.0
 
 
 class Output(Protocol):
@@ -31,7 +34,7 @@ class Output(Protocol):
         ...
 
     def add(self, kept: list[bytes]) -> None:
-        """Writes what was kept of some outcomes, in the order of `keep`."""
+        """Writes what was kept of some outcomes, or of none, in the order of `keep`; and what else there is by now."""
         ...
 
     def finish(self, *, whole: bool) -> None:
@@ -51,6 +54,7 @@ class Backlog:
         self._output, self._wrote = output, wrote
         self._kept: list[bytes] = []
         self._bytes = 0
+        self._follows_until = -math.inf
         self._idle = asyncio.Event()  # nothing is being written
         self._idle.set()
 
@@ -68,11 +72,13 @@ class Backlog:
             self.write()
 
     def write(self) -> None:
-        """Has what was kept written by a thread, unless that is at it still."""
-        if self._kept and self._idle.is_set() and self.error is None:
-            kept = self._taken()
+        """Has what was kept written by a thread, unless that is at it still. To be called now and then."""
+        loop = asyncio.get_running_loop()
+        if self._kept:
+            self._follows_until = loop.time() + _LATER
+        if loop.time() < self._follows_until and self._idle.is_set() and self.error is None:
             self._idle.clear()
-            added = asyncio.get_running_loop().run_in_executor(None, self._output.add, kept)
+            added = loop.run_in_executor(None, self._output.add, self._taken())
             added.add_done_callback(self._added)
 
     async def written(self) -> None:
