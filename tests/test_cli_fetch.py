@@ -635,6 +635,15 @@ def test_the_timeout_is_one_attempts_and_what_it_ends_is_tried_again(tmp_path: P
     with_site(main)
 
 
+def test_a_name_whose_servers_do_not_answer_is_a_timeout_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    (tmp_path / "links.txt").write_text("http://silent.invalid/\n")
+    typed = ["--no-robots", "--timeout", "0.2", "--retries", "0"]
+    silent = "import socket, time; socket.getaddrinfo = lambda *_, **__: time.sleep(3600)"
+    code, _, err = run("fetch", "links.txt", "-o", "out", *typed, folder=tmp_path, code=silent)
+    assert code == 1, err
+    assert [line["error"]["class"] for line in lines_in(tmp_path / "out.failed")] == ["timeout"]
+
+
 def test_stdin_and_stdout_are_written_as_a_dash_and_stdout_has_nothing_but_data() -> None:
     async def main(site: Site) -> None:
         text = f"{site.url('/hello')}\n{site.url('/missing')}".encode()

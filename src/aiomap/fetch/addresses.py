@@ -1,4 +1,4 @@
-"""Addresses: how a host's are looked up, and to which of them a connection may be made.
+"""Addresses: to which of them a connection may be made.
 
 Invariant: `is_public` says the same on every version of Python, and says yes only to what the registries of special
 addresses (IANA's, for IPv4 and for IPv6) let the public internet reach. It is asked about the very address that is
@@ -7,15 +7,11 @@ connected to, when it is: what a name resolved to before, or was called, does no
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final, final
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
-__all__ = ["RefusedAddress", "Resolver", "is_public", "open_public", "refused"]
+__all__ = ["RefusedAddress", "is_public", "open_public", "refused"]
 
 # Not the `is_global` of ipaddress: its table grew with 3.12.4 and 3.13, and takes multicast for public.
 _SPECIAL_4: Final = tuple(
@@ -55,7 +51,6 @@ _SIX_TO_FOUR: Final = IPv6Network("2002::/16")
 # all, and with their errno if it is the same one: that is how to know that all were refused.
 _REFUSED: Final = 0x7072697
 
-_MOST_THREADS: Final = 100
 
 # Family, type, protocol, canonical name, address: as getaddrinfo has them.
 _AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
@@ -136,48 +131,3 @@ def refused(error: BaseException) -> bool:
     (True, False)
     """
     return isinstance(error, OSError) and error.errno == _REFUSED
-
-
-@final
-class Resolver(AbstractResolver):
-    """Looks hosts up as the system does, in up to 100 threads of its own.
-
-    The event loop's own are few, and names whose servers do not answer hold each for seconds: others would wait.
-    """
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="aiomap-lookup")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """The host's addresses, for aiohttp. Raises `OSError`, and `UnicodeError` for what can be no host's name."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port, family)
-
-    async def close(self) -> None:
-        """Begins no further lookup, and does not wait for those that are stuck."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
-    # As aiohttp does it: no IPv6 address for a machine that has no IPv6.
-    found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-    return [
-        ResolveResult(
-            hostname=host,
-            host=_numeric(address),
-            port=int(address[1]),
-            family=found_family,
-            proto=protocol,
-            flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-        )
-        for found_family, _, protocol, _, address in found
-    ]
-
-
-def _numeric(address: tuple[Any, ...]) -> str:
-    """The address as text. A scope id is a number beside it, and belongs to the text: without it, it is another one."""
-    host, _, *flow_and_scope = address
-    if flow_and_scope and flow_and_scope[-1]:
-        return socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
-    return str(host)

@@ -20,9 +20,10 @@ from weakref import WeakSet
 import aiohttp
 
 from aiomap._foreign import printable, redacted
-from aiomap.fetch.addresses import Resolver, open_public
+from aiomap.fetch.addresses import open_public
 from aiomap.fetch.body import accepted_encodings, let_go, read_body
 from aiomap.fetch.failures import MOST_HEADER_LINE, MOST_HEADERS, FetchFailed, bad_status, failure
+from aiomap.fetch.lookups import Resolver
 from aiomap.fetch.page import Page
 from aiomap.fetch.politeness import HostGate
 from aiomap.fetch.redirects import REDIRECTS, redirected
