@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import command
+import command_memory
 import import_time
 import journal
 import loopback_http
@@ -50,6 +51,7 @@ ROWS: dict[str, Callable[[Effort], Row]] = {
     "command-file": command.lines_of_a_file,
     "command-requests": command.requests,
     "command-help": command.showing_help,
+    "command-memory": command_memory.reading_a_large_file,
 }
 
 
