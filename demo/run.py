@@ -152,4 +152,4 @@ def main(pages: int) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: None)  # the fetching reacts; a handler, unlike SIG_IGN, is not inherited
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8_000))

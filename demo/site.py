@@ -208,4 +208,4 @@ async def serve(pages: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(*(int(argument) for argument in sys.argv[1:]), *(10_000, 1)[len(sys.argv) - 1 :]))
+    asyncio.run(serve(*(int(argument) for argument in sys.argv[1:]), *(8_000, 1)[len(sys.argv) - 1 :]))

@@ -394,7 +394,11 @@ def _spent(stats: Stats) -> str:
     """Where the time of the slots went, in words."""
     whole = sum(stats.slot_seconds.values())
     parts = sorted(stats.slot_seconds.items(), key=lambda part: -part[1])
-    names = {"gate": "pauses that the remote asked for", "idle": "nothing left to do"}
+    names = {
+        "gate": "pauses that the remote asked for",
+        "idle": "nothing left to do",
+        "consumer": "the output or stopping",
+    }
     return ", ".join(
         f"{names.get(why) or _WORDS.get(why, why)} {100 * seconds / whole:.0f} %"
         for why, seconds in parts
