@@ -314,6 +314,37 @@ def test_bodies_are_saved_into_files_that_the_lines_name(tmp_path: Path) -> None
     with_site(main)
 
 
+def test_bodies_that_cannot_be_saved_are_nobodys_failures_and_are_fetched_when_there_is_room(tmp_path: Path) -> None:
+    async def main(site: Site) -> None:
+        links = write_links(tmp_path, site, [f"/hello?{number}" for number in range(8)])
+        command: list[str | Path] = ["fetch", links, "-o", "out.jsonl", "--save", "pages", "-j", "2", *FREE]
+        full = (
+            "import aiomap.fetch.saving as saving, errno, itertools\n"
+            "save, count = saving.Folder.save, itertools.count()\n"
+            "def until_it_is_full(*arguments):\n"
+            "    if next(count) >= 3: raise OSError(errno.ENOSPC, 'No space left on device', 'pages/x')\n"
+            "    return save(*arguments)\n"
+            "saving.Folder.save = until_it_is_full"
+        )
+        code, _, err = await ran(*command, folder=tmp_path, code=full)
+        assert code == 6
+        assert "cannot write pages/x: No space left on device" in err
+        assert lines_in(tmp_path / "out.failed.jsonl") == []
+        code, _, err = await ran(*command, folder=tmp_path)
+        assert code == 0, err
+        assert sorted(line["index"] for line in lines_in(tmp_path / "out.jsonl")) == list(range(8))
+
+    with_site(main)
+
+
+def test_a_folder_that_cannot_be_made_ends_it_with_6(tmp_path: Path) -> None:
+    (tmp_path / "links.txt").write_text("http://127.0.0.1:1/\n")
+    (tmp_path / "file").touch()
+    code, _, err = run("fetch", "links.txt", "-o", "out", "--save", "file/pages", *FREE, folder=tmp_path)
+    assert code == 6
+    assert "cannot write file/pages: Not a directory" in err
+
+
 def test_an_option_that_changes_the_results_is_refused_by_name_with_three_ways_out(tmp_path: Path) -> None:
     async def main(site: Site) -> None:
         command: list[str | Path] = [

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import sys
+import threading
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -657,7 +659,7 @@ def test_a_read_that_fails_is_no_fault_of_a_line() -> None:
         yield b"one\n"
         raise OSError("the disk")
 
-    with pytest.raises(OSError, match="the disk"):
+    with pytest.raises(BadInput, match="cannot read standard input: the disk"):
         list(piped(Endless(chunks()), format="text"))
 
 
@@ -891,3 +893,46 @@ def test_a_damaged_page_is_the_fault_of_the_rows_that_are_lost(tmp_path: Path) -
     assert bad.fault is not None
     assert "the rest of the file cannot be read" in bad.fault
     assert bad.line == len(good) + 1
+
+
+def expectations(path: Path, **options: Any) -> list[int | None]:
+    """How many entries were expected after each one, and in the end; what is not sure as a negative number."""
+    read = entries([str(path)], **options)
+    expected: list[int | None] = []
+    for _ in read:
+        told = read.expected()
+        expected.append(told and (told[0] if told[1] else -told[0]))
+    told = read.expected()
+    return [*expected, told and (told[0] if told[1] else -told[0])]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_how_many_there_will_be_is_concluded_from_what_was_read_and_sure_in_the_end(
+    tmp_path: Path, *, packed: bool
+) -> None:
+    text = b"".join(b"%07d\n" % number for number in range(50_000))
+    path = tmp_path / ("in.txt.gz" if packed else "in.txt")
+    path.write_bytes(gzip.compress(text) if packed else text)
+    *concluded, sure = expectations(path)
+    assert sure == 50_000
+    off = [abs(50_000 + (each or 0)) for each in concluded[1000:]]
+    assert max(off) < (40_000 if packed else 1000)
+
+
+def test_what_a_limit_or_a_sample_leaves_is_expected(tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_bytes(b"".join(b"%07d\n" % number for number in range(5000)))
+    assert expectations(path, limit=3) == [-3, -3, -3, 3]
+    assert expectations(path, sample=4) == [-4, -4, -4, -4, 4]
+    assert expectations(path, sample=9000)[0] == -5000
+    half = expectations(path, shard=(1, 2))
+    assert abs((half[1000] or 0) + 2500) < 250
+
+
+def test_of_a_pipe_nobody_can_tell_before_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(b"a\nb\n",))
+    writer.start()
+    assert expectations(path, format="text") == [None, None, 2]
+    writer.join()

@@ -678,12 +678,12 @@ def test_what_the_input_raises_leaves() -> None:
 def test_the_view_shows_how_it_stands() -> None:
     async def call(item: str) -> str:
         view = sitting.job.view
-        assert (view.limit, view.total, view.state, view.stats.running) == (1, 3, "running", 1)
+        assert (view.limit, view.total, view.state, view.stats.running) == (1, None, "running", 1)
         assert len(view.ages) == 1
         assert view.ages[0] >= 0
         return item
 
-    sitting = Sitting(call, 3, max_concurrent_tasks=1, total=3)
+    sitting = Sitting(call, 3, max_concurrent_tasks=1)
     sitting.run()
     assert (sitting.job.failed, sitting.job.view.stats.done, sitting.job.view.past) == (0, 3, 3)
 

@@ -22,7 +22,8 @@ import pytest
 from aiomap import Stats
 from aiomap.cli.screen import Screen
 from aiomap.cli.tally import OTHERS, Tally
-from aiomap.cli.view import State, View, block, cut, duration, end, latency, line
+from aiomap.cli.view import State, View, block, end, line
+from aiomap.cli.words import cut, duration, latency
 
 pytestmark = pytest.mark.once
 
@@ -175,7 +176,7 @@ def test_no_secret_is_shown_even_if_it_is_longer_than_what_is_kept_of_it() -> No
     ("why", "words"),
     [
         ("function", "waiting for the function"),
-        ("limit", "waiting for the rate"),
+        ("limit", "waiting for a limit"),
         ("gate", "waiting: the remote asked for a pause"),
         ("backoff", "waiting for retries"),
         ("source", "waiting for the input"),
@@ -203,7 +204,7 @@ def test_the_end_of_a_pause_that_the_remote_asked_for_is_shown() -> None:
 
 def test_once_it_stops_the_screen_says_so_and_what_one_more_interrupt_does() -> None:
     draining = block(replace(half_way(), state="draining", ages=[90.0]), 120)
-    assert draining[2].startswith("stopping: 64 in flight will finish, nothing new starts; Ctrl-C again cancels")
+    assert draining[2].startswith("stopping: what is done is safe, 64 in flight will finish; Ctrl-C again cancels")
     assert draining[1].endswith("tail: 1 item runs for more than 60 s")
     assert "ETA" not in draining[1]
     cancelling = block(replace(half_way(), state="cancelling"), 120)
@@ -301,7 +302,7 @@ def test_at_the_end_stand_counts_classes_speed_latencies_slots_files_and_the_nex
         "  not done           37\n"
         "  retries           215\n"
         "  latency   p50 500 ms, p90 700 ms, p99 980 ms, longest 3 s\n"
-        "  slots     the function 62 %, the rate 38 %\n"
+        "  slots     the function 62 %, limits 38 %\n"
         "  files     out.jsonl (69,785 lines)\n"
         "            out.failed.jsonl (215 lines)\n"
         "  next      aiomap errors out.jsonl"
@@ -628,14 +629,14 @@ def test_elsewhere_a_line_comes_every_30_seconds_and_when_the_state_changes_and_
     assert "\x1b" not in file.getvalue()
 
 
-def test_quiet_is_quiet_and_so_is_a_process_without_stderr(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_stderr_is_quiet_and_quiet_says_only_what_was_asked_for(terminal: Terminal) -> None:
     for quiet, stream in ((True, terminal), (False, None)):
         with screen_on(stream, quiet=quiet) as screen:
             screen.show(half_way())
-            screen.say("hello")
+            screen.say("hello\x1b[2J")
             screen.abandon()
             assert screen.width == 100
-    assert terminal.raw == ""
+    assert terminal.raw.splitlines() == ["hello\N{REPLACEMENT CHARACTER}[2J"]
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError, ValueError("I/O operation on closed file")])

@@ -6,10 +6,12 @@ was the user's.
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from typing import Final
 
+from aiomap._foreign import printable
 from aiomap.errors import MissingExtra
 
 __all__ = ["main"]
@@ -37,6 +39,9 @@ def _run() -> int:
     try:
         code: int = aiomap.main(prog_name="aiomap", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        told = io.StringIO()
+        error.show(told)
+        for line in told.getvalue().splitlines():  # a name that was typed may hold anything
+            click.echo(printable(line), err=True)
         return error.exit_code
     return code

@@ -17,7 +17,12 @@ __all__ = ["aiomap"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="aiomap", message="%(prog)s %(version)s")
 def aiomap() -> None:
-    """Run one thing for many inputs, a few at a time."""
+    """Run one thing for many inputs, a few at a time.
+
+    \b
+      aiomap run job.py:lookup ids.csv --id id -o out.jsonl
+      aiomap fetch links.txt -o pages.jsonl
+    """  # noqa: D301  (click takes the character \b as: leave these lines as they are)
 
 
 for command in (run, fetch, status, errors, check, export):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from aiomap._foreign import is_secret, printable
+from aiomap._foreign import is_secret, printable, redacted
 from aiomap.cli import flags
 from aiomap.cli.exits import WrongUsage
 from aiomap.cli.options import (
@@ -52,9 +52,11 @@ async def page(item: object, fetcher: Fetcher) -> dict[str, object]:
 
 
 @click.command()
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path())
 @output_options()
-@click.option("--save", metavar="DIR", callback=flags.parse_folder, help="Write the bodies into files in DIR.")
+@click.option(
+    "--save", metavar="DIR", type=click.Path(), callback=flags.parse_folder, help="Write the bodies into files in DIR."
+)
 @input_options()
 @click.option(
     "-H",
@@ -126,7 +128,7 @@ def _check_inputs(inputs: Iterable[str]) -> None:
         if link.lower().startswith(("http://", "https://")):
             raise WrongUsage(
                 "INPUT is a file with a link on each line, not a link; "
-                f"write  echo {printable(shlex.quote(link))} | aiomap fetch - -o OUT"
+                f"write  echo {printable(shlex.quote(redacted(link)))} | aiomap fetch - -o OUT"
             )
 
 
@@ -155,6 +157,7 @@ def _plan(given: dict[str, Any]) -> Plan:
         page,
         entries_of(given, unless_told="text"),
         setup=lambda: fetcher,
+        writes=True,
         journal=journal,
         ordered=given["keep_order"] and journal is None,
         **policies,
@@ -189,7 +192,7 @@ def _digest(value: object) -> str:
 
 
 def _dry_run(plan: Plan) -> int:
-    from aiomap.cli.view import counted
+    from aiomap.cli.words import counted
     from aiomap.fetch import host_of
 
     hosts: Counter[str | None] = Counter()

@@ -239,6 +239,13 @@ def parse_failed(_: click.Context, __: click.Parameter, value: str | None) -> fr
     if value == "all":
         return frozenset()
     names = [name.strip() for name in value.split(",")]
+    for name in names:
+        # click takes the next word for them, whatever it is: it may have been meant as an INPUT.
+        if name not in _CLASSES and (not name.isidentifier() or Path(name).exists()):
+            raise click.BadParameter(
+                f"{name!r} is no class of failures; write them as in --retry-failed timeout,ValueError, "
+                "or --retry-failed all before another word"
+            )
     return frozenset(kind for name in names for kind in _CLASSES.get(name, [name]))
 
 

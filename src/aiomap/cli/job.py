@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any, Final, final
 from aiomap._map import aoutcomes
 from aiomap._outcome import SKIP, Outcome
 from aiomap.cli.backlog import Backlog, Output
+from aiomap.cli.output import WriteFailed
 from aiomap.cli.screen import Screen
 from aiomap.cli.signals import reacting, stop_until_continued
 from aiomap.cli.tally import Tally
 from aiomap.cli.view import State, View
+from aiomap.cli.words import cut
 from aiomap.errors import UnrecordableResult
 from aiomap.failures import failure_class
 from aiomap.inputs import BadRecord, Entries, Entry, arriving
@@ -48,6 +50,7 @@ _GRACE: Final = 20.0
 # Seconds between two looks, for the screen and for what there is to write.
 _LOOK: Final = 0.1
 _LONGEST: Final = 10  # items that are told of at SIGUSR1
+_KEY: Final = 100  # cells of an item's key
 
 
 class Stop(Enum):
@@ -67,7 +70,7 @@ class Plan:
 
     function: called with an item; with what `setup` gives as well, if there is one.
     setup: gives an async context manager, entered once, whose value is the function's second argument.
-    total: how many records there are; `None` if nobody knows.
+    writes: whether the function writes files of ours, so that an `OSError` of it is no failure of the item.
     halt: whether a run of so many failed and so many ended items is hopeless.
     max_time: seconds after which nothing new is started; `None`: no bound.
     """
@@ -76,12 +79,12 @@ class Plan:
     entries: Iterable[Entry]
     max_concurrent_tasks: int | Adaptive
     setup: Callable[[], Any] | None = None
-    total: int | None = None
     timeout: float | None = None
     retry: Retry | None = None
     limits: list[Limit] = field(default_factory=list["Limit"])
     journal: Journal | None = None
     ordered: bool = False
+    writes: bool = False
     halt: Callable[[int, int], bool] = lambda _, __: False
     max_time: float | None = None
 
@@ -102,6 +105,7 @@ class Job:
         self._backlog = Backlog(output, self._wrote)
         self._state: State = "running"
         self._ended: str | None = None
+        self._unwritten: WriteFailed | None = None
         self._signals = 0
         self._running: dict[int, tuple[float, Entry]] = {}  # by index: since when
         self._stopped = False
@@ -124,14 +128,17 @@ class Job:
     def view(self) -> View:
         """How it stands."""
         now = time.monotonic()
+        entries = self._plan.entries
+        total, is_sure = (isinstance(entries, Entries) and entries.expected()) or (None, True)
         return View(
             self._stream.stats,
             self._stream.max_concurrent_tasks,
-            self._plan.total,
+            total,
             now - self._began,
             self.tally,
             self._state,
             time.time(),
+            is_sure,
             ended=self._ended,
             gate_until=self._gate_until(now),
             ages=[now - since for since, _ in self._running.values()],
@@ -212,8 +219,8 @@ class Job:
             self._reading = None
             self._ticking.cancel()
             await self._backlog.written()
-        if self._backlog.error is not None:
-            raise broken or self._backlog.error
+        if unwritten := self._backlog.error or self._unwritten:
+            raise broken or unwritten
         if broken is None:
             await asyncio.to_thread(self._backlog.finish, whole=self.stop is None)
             return
@@ -238,6 +245,12 @@ class Job:
             if self._backlog.is_full:
                 # Not by taking nothing: then the values would wait in the stream, a thousand of them.
                 self._stream.pause()
+
+    def _cannot_write(self, error: OSError) -> None:
+        if self._unwritten is None:
+            self._unwritten = WriteFailed(f"cannot write {error.filename}: {error.strerror or error}")
+            self._unwritten.__cause__ = error
+            self._end()
 
     def _wrote(self) -> None:
         if self._backlog.error is not None:
@@ -282,6 +295,11 @@ class Job:
             try:
                 value = await function(entry.item, *arguments)
                 return value if encoded is None or value is SKIP else encoded(entry.index, value)
+            except OSError as error:
+                if not self._plan.writes:
+                    raise
+                self._cannot_write(error)
+                raise asyncio.CancelledError from error  # so that no failure is recorded: it runs again
             finally:
                 del running[entry.index]
                 if self._state == "draining" and not running:
@@ -363,7 +381,8 @@ class Job:
         longest = sorted(self._running.values(), key=lambda running: running[0])[:_LONGEST]
         stats = self._stream.stats
         rows = [f"aiomap: {stats.done:,} done, {stats.failed:,} failed, {stats.running:,} running"]
-        rows += [f"  for {now - since:8.1f} s: line {entry.line:,}, {entry.key}" for since, entry in longest]
+        for since, entry in longest:
+            rows.append(f"  for {now - since:8.1f} s: line {entry.line:,}, {cut(str(entry.key), _KEY)}")
         self._screen.say("\n".join(rows))
 
 

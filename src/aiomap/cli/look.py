@@ -35,7 +35,7 @@ _QUOTED: Final = re.compile(r"'[^']*'|\"[^\"]*\"|https?://\S+")
 
 
 @click.command()
-@click.argument("output", metavar="OUT")
+@click.argument("output", metavar="OUT", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
 def status(output: str, *, as_json: bool) -> int:
     """Say how far the job of OUT has come.
@@ -50,7 +50,7 @@ def status(output: str, *, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("output", metavar="OUT")
+@click.argument("output", metavar="OUT", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each group.")
 def errors(output: str, *, as_json: bool) -> int:
     """Show the failures of the job of OUT, those that differ only in a name or a number as one.
@@ -79,12 +79,15 @@ def errors(output: str, *, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("output", metavar="OUT")
+@click.argument("output", metavar="OUT", type=click.Path())
 def check(output: str) -> int:
     """Read the journal of OUT and OUT itself, and say whether all is as it was written.
 
+    \b
+      aiomap check out.jsonl
+
     Exit status: 0 it is, 1 it is not.
-    """
+    """  # noqa: D301  (the same)
     from aiomap.journal import Journal
     from aiomap.journal.lock import is_held
 
@@ -101,9 +104,11 @@ def check(output: str) -> int:
 
 
 @click.command()
-@click.argument("output", metavar="OUT")
+@click.argument("output", metavar="OUT", type=click.Path())
 @click.option("--to", "kind", type=click.Choice(["csv", "parquet", "jsonl"]), required=True, help="What it is to be.")
-@click.option("-o", "--output", "target", metavar="FILE", default="-", show_default=True, help="Where it goes.")
+@click.option(
+    "-o", "--output", "target", metavar="FILE", type=click.Path(), default="-", show_default=True, help="Where it goes."
+)
 @click.option("--excel-safe", is_flag=True, help="Put a ' before cells that a spreadsheet would take for formulas.")
 def export(output: str, kind: Any, target: str, *, excel_safe: bool) -> int:
     """Write the results of the job of OUT as a table, in the order of the input.

@@ -32,7 +32,12 @@ def output_options() -> _Decorator:
     """Where the results go."""
     return _all(
         click.option(
-            "-o", "--output", metavar="OUT", required=True, help="Where the results go, JSON Lines; - is stdout."
+            "-o",
+            "--output",
+            metavar="OUT",
+            required=True,
+            type=click.Path(),
+            help="Where the results go, JSON Lines; - is stdout.",
         )
     )
 

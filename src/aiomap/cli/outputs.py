@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 from aiomap.cli.failed_file import FailedFile, failed_line
 from aiomap.cli.out_file import OutFile, in_blocks, write_all, writing
 from aiomap.cli.output import WriteFailed
-from aiomap.cli.view import counted
+from aiomap.cli.words import counted
 from aiomap.journal.database import connected, own_name
 from aiomap.journal.keys import key_of, label_of
 from aiomap.journal.lock import FileLock

@@ -28,8 +28,8 @@ __all__ = ["run"]
 
 
 @click.command()
-@click.argument("function", metavar="FUNCTION")
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.argument("function", metavar="FUNCTION", type=click.Path())
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path())
 @output_options()
 @input_options()
 @policy_options(tasks="10", per_key=None, per_key_rate="none")
@@ -94,7 +94,7 @@ def _plan(given: dict[str, Any]) -> Plan:
 
 
 def _dry_run(plan: Plan) -> int:
-    from aiomap.cli.view import counted
+    from aiomap.cli.words import counted
 
     count = faults = 0
     for entry in plan.entries:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO, final
 
 from aiomap._foreign import printable
@@ -39,7 +40,7 @@ class Screen:
     terminal, what others write to `sys.stderr` and `sys.stdout` meanwhile comes out above the block. On leaving, the
     block is gone, and the cursor stands where it was. In the background it is a line every 30 seconds, too.
 
-    quiet: nothing is drawn or said; right also where the data itself goes to the terminal.
+    quiet: nothing is drawn, only said; right also where the data itself goes to the terminal.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -75,8 +76,13 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Prints a message of one or more lines, above the block if there is one. It is made printable."""
+        text = "\n".join(map(printable, text.split("\n")))
         if self._face is not None:
-            self._face.say("\n".join(map(printable, text.split("\n"))))
+            self._face.say(text)
+        elif sys.stderr is not None:
+            with suppress(OSError):
+                sys.stderr.write(f"{text}\n")
+                sys.stderr.flush()
 
     def abandon(self) -> None:
         """For a signal handler that ends or stops the process: clears the block, and waits for nobody."""

@@ -6,11 +6,13 @@ Invariant: what is wrong is said before the output is touched. An earlier sittin
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
 import sys
-from contextlib import contextmanager, suppress
+import traceback
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from aiomap.journal import Journal
 
 # A header as it is typed, up to its colon: -H 'Name: value', -HName:value, --header='Name: value'.
-_HEADER: Final = re.compile(r"(?:-H|--header=)?(?P<name>[\w-]+):")
+_HEADER: Final = re.compile(r"(?:-[a-zA-Z]*?H|--header=)?(?P<name>[\w-]+):")
 
 __all__ = ["check_together", "failed_name", "journal_of", "sit"]
 
@@ -49,7 +51,7 @@ def check_together(given: Mapping[str, Any]) -> None:
         raise click.UsageError("--fresh starts anew, and --accept-change goes on: leave out one of the two")
     if given["output"] == "-":
         for name in ("fresh", "accept_change", "retry_failed"):
-            if given[name]:
+            if given[name] not in (None, False):
                 flag = "--" + name.replace("_", "-")
                 raise click.UsageError(
                     f"standard output has no journal to go on from: leave out {flag}, or name a file"
@@ -123,19 +125,40 @@ def sit(plan: Plan, given: Mapping[str, Any]) -> int:
     from aiomap.cli.job import Job
     from aiomap.cli.screen import Screen
 
-    output = given["output"]
-    with _translated(plan.journal):
+    quiet = given["quiet"]
+    with _translated(plan), ExitStack() as stack:
         written = _output(plan.journal, given)
-        with Screen(quiet=given["quiet"] or (output == "-" and sys.stdout.isatty())) as screen:
-            job = Job(plan, written, screen)
-            try:
-                job.run()
-            finally:
-                written.close()
-    if not given["quiet"]:
+        stack.callback(written.close)
+        streams = given["output"] == "-"
+        screen = stack.enter_context(Screen(quiet=quiet or (streams and sys.stdout.isatty())))
+        stack.enter_context(_logged(None if quiet else screen))
+        if streams:  # what the function prints is no data
+            stack.enter_context(redirect_stdout(sys.stderr))
+        job = Job(plan, written, screen)
+        job.run()
+    if not quiet:
         with suppress(OSError):  # a terminal that is gone must not change the exit code
             click.echo(_summary(job, plan.journal, written, given, screen), err=True)
     return _code(job, given["max_failures"])
+
+
+@contextmanager
+def _logged(screen: Screen | None) -> Generator[None]:
+    """Has the screen say what the library warns of; without one, nobody does."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if screen is not None:
+                screen.say(f"aiomap: {redacted(record.getMessage())}")
+
+    log, handler = logging.getLogger("aiomap"), Handler(logging.WARNING)
+    propagated, log.propagate = log.propagate, False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagated
 
 
 def _output(journal: Journal | None, given: Mapping[str, Any]) -> Any:
@@ -155,24 +178,39 @@ def _output(journal: Journal | None, given: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def _translated(journal: Journal | None) -> Generator[None]:
+def _translated(plan: Plan) -> Generator[None]:
     """Makes an exit code and a sentence of what made a sitting impossible."""
     from aiomap.cli.output import WriteFailed
-    from aiomap.errors import JournalDamaged, JournalError
+    from aiomap.errors import JournalDamaged, JournalError, MissingExtra
+    from aiomap.inputs import BadInput
 
     try:
         yield
+    except (click.ClickException, click.exceptions.Exit, BadInput, MissingExtra):
+        raise
     except WriteFailed as error:
         if isinstance(error.__cause__, BrokenPipeError):
             raise click.exceptions.Exit(BROKEN_PIPE) from error
         raise IoFailed(printable(str(error))) from error
     except JournalError as error:
         kind = Refused if error.__cause__ is None or isinstance(error, JournalDamaged) else IoFailed
-        raise kind(_with_ways_out(error, journal)) from error
-    except SystemExit as error:
-        raise Crashed(f"the function ended the program ({error.code}): what was done before is safe") from error
-    except KeyboardInterrupt as error:
-        raise Crashed("the function raised KeyboardInterrupt: what was done before is safe") from error
+        raise kind(_with_ways_out(error, plan.journal)) from error
+    except BaseException as error:
+        if plan.writes and isinstance(error, OSError):
+            raise IoFailed(printable(f"cannot write {error.filename}: {error.strerror or error}")) from error
+        raise Crashed(_crash(error)) from error
+
+
+def _crash(error: BaseException) -> str:
+    """Says where it came from, fit for a terminal; gives the sentence that comes last."""
+    safe = "what was done before is safe"
+    if isinstance(error, SystemExit):
+        return printable(f"the function ended the program ({error.code}): {safe}")
+    if isinstance(error, KeyboardInterrupt):
+        return f"the function raised KeyboardInterrupt: {safe}"
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        click.echo(printable(redacted(line)), err=True)
+    return f"{type(error).__name__} has ended the run, as above: {safe}"
 
 
 def _check_place(output: str) -> None:
@@ -237,13 +275,15 @@ def _code(job: Job, max_failures: int) -> int:
 def _summary(job: Job, journal: Journal | None, written: Any, given: Mapping[str, Any], screen: Screen) -> str:
     from aiomap.cli.view import end
 
-    again = shlex.join(["aiomap", *_without_secrets(sys.argv[1:])])
-    if job.stop is not None:
-        next_command: str | None = f"{again}   # goes on"
-    elif job.failed and given["output"] != "-":
-        next_command = f"aiomap errors {shlex.quote(given['output'])}"
-    else:
-        next_command = None
+    output = given["output"]
+    next_command: str | None = None
+    if job.stop is not None and journal is not None:
+        again = shlex.join(["aiomap", *_without_secrets([word for word in sys.argv[1:] if word != "--fresh"])])
+        next_command = f"{again}   # goes on"
+    elif job.failed and journal is not None:
+        next_command = f"aiomap errors {shlex.quote(output)}"
+    elif journal is not None:
+        next_command = f"aiomap export {shlex.quote(output)} --to csv"
     verdict = "finished" if job.stop is None else job.stop.value
     told = end(job.view, verdict, written.files(), next_command, screen.width)
     runs_again = None if journal is None else journal.retry_failed

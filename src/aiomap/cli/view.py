@@ -1,6 +1,6 @@
 r"""How a sitting stands, as text: a block of three lines, a line to search in, and what is said at the end.
 
-Invariant: pure. Foreign text passes through `printable` and is cut to the width, so it can move no cursor.
+Invariant: pure. No line is wider than it may be, and foreign text in it can move no cursor.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import math
 import re
 import time
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, final
@@ -17,16 +16,12 @@ from typing import Final, Literal, final
 from aiomap._foreign import printable, redacted
 from aiomap._outcome import Stats
 from aiomap.cli.tally import Tally, ended
+from aiomap.cli.words import HOUR, MINUTE, cells, clock_time, counted, cut, duration, latency, per_time
 
-__all__ = ["SIGNS", "State", "View", "block", "counted", "cut", "duration", "end", "latency", "line"]
+__all__ = ["SIGNS", "State", "View", "block", "end", "line"]
 
 
 State = Literal["running", "draining", "cancelling"]
-
-_MINUTE: Final = 60
-_HOUR: Final = 60 * _MINUTE
-_DAY: Final = 24 * _HOUR
-
 
 _TOP_ERRORS: Final = 3
 _MOST_CLASSES: Final = 12  # that are listed at the end
@@ -35,7 +30,6 @@ _LEAST_SHARE: Final = 0.01  # of the slots' time, to be worth a word
 
 _LEAST_BAR: Final = "━" * 8
 _MOST_BAR: Final = 40
-_CONSIDERED: Final = 2000  # characters of a foreign text; there are some with millions
 _GAP: Final = "  "
 _DOT: Final = " · "
 
@@ -44,11 +38,11 @@ _TIMES: Final = "\N{MULTIPLICATION SIGN}"
 SIGNS: Final = f"━╸·…{_TIMES}"
 
 # From the longest to the shortest that is worth a word.
-_AGES: Final = {_HOUR: "an hour", 10 * _MINUTE: "10 min", _MINUTE: "60 s", 10: "10 s"}
+_AGES: Final = {HOUR: "an hour", 10 * MINUTE: "10 min", MINUTE: "60 s", 10: "10 s"}
 
 _WORDS: Final = {
     "function": "the function",
-    "limit": "the rate",
+    "limit": "a limit",
     "gate": "the remote asked for a pause",
     "backoff": "retries",
     "source": "the input",
@@ -56,7 +50,7 @@ _WORDS: Final = {
     "idle": "nothing: the last items are running",
 }
 _STOPPING: Final = {
-    "draining": "stopping: {} in flight will finish, nothing new starts; Ctrl-C again cancels",
+    "draining": "stopping: what is done is safe, {} in flight will finish; Ctrl-C again cancels",
     "cancelling": "cancelling {} in flight; Ctrl-C again ends the process at once",
 }
 
@@ -72,6 +66,7 @@ class View:
     stats: of the run.
     limit: how many items may run at once.
     total: items in the input, those of earlier sittings too; `None` if nobody knows it.
+    is_sure: whether the total is one that was counted, and not concluded from what was read so far.
     seconds: since the start of this sitting.
     tally: of this sitting.
     state: whether it goes on, finishes what runs, or cancels it.
@@ -88,6 +83,7 @@ class View:
     tally: Tally
     state: State
     clock: float
+    is_sure: bool = True
     ended: str | None = None
     gate_until: float | None = None
     ages: Sequence[float] = ()
@@ -114,67 +110,6 @@ class View:
         return None if self.left is None or not speed else self.left / speed
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> counted(1, "item"), counted(2000, "item")
-    ('1 item', '2,000 items')
-    """
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def duration(seconds: float) -> str:
-    """A time that is long enough for people to wait for.
-
-    >>> duration(9.7), duration(314), duration(7985), duration(200_000)
-    ('9s', '5m 14s', '2h 13m', '2d 7h')
-    """
-    whole = int(seconds)
-    if whole >= _DAY:
-        return f"{whole // _DAY:,}d {whole % _DAY // _HOUR}h"
-    if whole >= _HOUR:
-        return f"{whole // _HOUR}h {whole % _HOUR // _MINUTE:02}m"
-    return f"{whole // _MINUTE}m {whole % _MINUTE:02}s" if whole >= _MINUTE else f"{whole}s"
-
-
-def latency(seconds: float) -> str:
-    """A time that one call takes.
-
-    >>> latency(0.0042), latency(0.21), latency(1.94), latency(75)
-    ('4.2 ms', '210 ms', '1.9 s', '1m 15s')
-    """
-    if seconds < 1:
-        return f"{_figures(seconds * 1000, 2)} ms"
-    return f"{_figures(seconds, 2)} s" if seconds < _MINUTE else duration(seconds)
-
-
-def _figures(number: float, digits: int) -> str:
-    """The number in so many digits, the others 0."""
-    return f"{float(f'{number:.{digits}g}'):,.15g}"
-
-
-def cut(text: str, width: int) -> str:
-    """Foreign text made fit for a line: printable, without secrets, at most so many cells wide.
-
-    >>> cut("one two three", 8), cut("日本語", 4)
-    ('one two…', '日…')
-    """
-    text = printable(redacted(text[:_CONSIDERED]))  # in this order: what is left of a secret is one
-    if _cells(text) <= width:
-        return text
-    kept, room = 0, width - 1
-    while kept < len(text) and (room := room - _cells(text[kept])) >= 0:
-        kept += 1
-    return text[:kept] + "…" if width > 0 else ""
-
-
-def _cells(text: str) -> int:
-    """How many cells the text takes at most. A mark that is put over a letter is counted too: not all terminals do."""
-    if text.isascii():
-        return len(text)
-    return len(text) + sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-
-
 def block(view: View, width: int) -> list[str]:
     """The three lines that are drawn on a terminal, none of them wider than so many cells."""
     lines = (_progress(view, width), _speed(view, width), _waiting(view, width))
@@ -193,7 +128,7 @@ class _Piece:
 def _fitted(pieces: Iterable[_Piece], width: int, gap: str) -> str:
     """The pieces in their order, with those of the highest ranks left out until the rest fits. One always stays."""
     kept = [piece for piece in pieces if piece.text]
-    while len(kept) > 1 and _cells(gap.join(piece.text for piece in kept)) > width:
+    while len(kept) > 1 and cells(gap.join(piece.text for piece in kept)) > width:
         kept.remove(max(kept, key=lambda piece: piece.rank))
     return gap.join(piece.text for piece in kept)
 
@@ -205,7 +140,9 @@ def _progress(view: View, width: int) -> str:
         (
             _Piece(0, f"{_percent(view):5.1f}%" if known else ""),
             _Piece(2, _LEAST_BAR if known else ""),
-            _Piece(1, f"{view.past:,}/{view.total:,}" if known else counted(view.past, "item")),
+            _Piece(
+                1, f"{view.past:,}/{'' if view.is_sure else '~'}{view.total:,}" if known else counted(view.past, "item")
+            ),
             _Piece(6, f"ok {stats.done:,}"),
             _Piece(3, f"failed {stats.failed:,}"),
             _Piece(8, f"skipped {stats.skipped:,}" if stats.skipped else ""),
@@ -216,15 +153,14 @@ def _progress(view: View, width: int) -> str:
         width,
         _GAP,
     )
-    room = min(len(_LEAST_BAR) + width - _cells(text), _MOST_BAR)
+    room = min(len(_LEAST_BAR) + width - cells(text), _MOST_BAR)
     return text.replace(_LEAST_BAR, _bar(_percent(view) / 100, room))
 
 
 def _percent(view: View) -> float:
     """Rounded down: it is 100 once all is done, and not before."""
-    if not view.total:
-        return 100.0
-    return math.floor(1000 * min(view.past / view.total, 1)) / 10
+    most = 1 if view.is_sure else 0.999
+    return math.floor(1000 * min(view.past / view.total if view.total else 1, most)) / 10
 
 
 def _bar(part: float, width: int) -> str:
@@ -236,18 +172,12 @@ def _speed(view: View, width: int) -> str:
     tally = view.tally
     timed = f"p50 {latency(tally.percentile(0.5))}, p95 {latency(tally.percentile(0.95))}" if tally.timed else ""
     pieces = (
-        _Piece(0, f"{_per_time(tally.rate_now)} now"),
-        _Piece(2, f"{_per_time(view.rate)} on average"),
+        _Piece(0, f"{per_time(tally.rate_now)} now"),
+        _Piece(2, f"{per_time(view.rate)} on average"),
         _Piece(3, timed),
         _Piece(1, _remainder(view)),
     )
     return _fitted(pieces, width, _DOT)
-
-
-def _per_time(rate: float) -> str:
-    if rate >= 1 or not rate:
-        return f"{_figures(rate, 3)}/s"
-    return f"{_figures(rate * _MINUTE, 3)}/min" if rate * _MINUTE >= 1 else f"{_figures(rate * _HOUR, 3)}/h"
 
 
 def _remainder(view: View) -> str:
@@ -260,7 +190,7 @@ def _remainder(view: View) -> str:
         return _slow(view) or f"tail: {counted(view.left, 'item')} left"
     if view.eta is None:
         return "ETA unknown"
-    return f"ETA {duration(view.eta)} ({_clock(view.clock + view.eta, view.clock)})"
+    return f"ETA {duration(view.eta)} ({clock_time(view.clock + view.eta, view.clock)})"
 
 
 def _slow(view: View) -> str:
@@ -269,17 +199,6 @@ def _slow(view: View) -> str:
         if slow:
             return f"tail: {counted(slow, 'item')} {'runs' if slow == 1 else 'run'} for more than {words}"
     return ""
-
-
-def _clock(then: float, now: float) -> str:
-    ahead = then - now
-    try:
-        local = time.localtime(then)
-    except (OverflowError, ValueError, OSError):  # beyond what the calendar has
-        return "never"
-    if ahead < 0.9 * _DAY:  # later it could be taken for a time of today
-        return time.strftime("%H:%M", local)
-    return time.strftime("%a %H:%M" if ahead < 6 * _DAY else "%Y-%m-%d", local)
 
 
 def _waiting(view: View, width: int) -> str:
@@ -316,7 +235,7 @@ def line(view: View) -> str:
         "t": int(view.seconds),
         "state": view.ended or view.state,
         "done": view.past,
-        "total": view.total,
+        "total" if view.is_sure else "total_about": view.total,
         "ok": stats.done,
         "failed": stats.failed,
         "skipped": stats.skipped,
@@ -349,7 +268,7 @@ def end(view: View, verdict: str, files: Sequence[str], next_command: str | None
     width: the cells of a line.
     """
     stats, tally = view.stats, view.tally
-    over = f"{counted(ended(stats), 'item')} in {latency(view.seconds)}, {_per_time(view.rate)}"
+    over = f"{counted(ended(stats), 'item')} in {latency(view.seconds)}, {per_time(view.rate)}"
     rows = [f"aiomap: {cut(verdict, 2 * width)}{_DOT}{over}", _row("ok", f"{stats.done:>11,}")]
     rows.append(_row("failed", f"{stats.failed:>11,}"))
     rows += [cut(text, width) for text in _classes(tally)]
@@ -382,7 +301,7 @@ def _classes(tally: Tally) -> list[str]:
     for kind, count in listed:
         name = cut(kind, _LONGEST_CLASS)
         example = tally.examples[kind]
-        padding = " " * max(0, 10 - _cells(name))
+        padding = " " * max(0, 10 - cells(name))
         rows.append(f"    {name}{padding}{count:>9,}   {redacted(example.where)}: {redacted(example.message)}")
     unlisted = len(tally.failed) - len(listed)
     if unlisted:
@@ -395,6 +314,7 @@ def _spent(stats: Stats) -> str:
     whole = sum(stats.slot_seconds.values())
     parts = sorted(stats.slot_seconds.items(), key=lambda part: -part[1])
     names = {
+        "limit": "limits",
         "gate": "pauses that the remote asked for",
         "idle": "nothing left to do",
         "consumer": "the output or stopping",

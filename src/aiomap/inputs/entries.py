@@ -84,6 +84,9 @@ class Entries(Iterator[Entry]):
         self.records = 0
         self.repeated = 0
         self._sources = sources
+        self._limit, self._sample = limit, sample
+        self._given = 0
+        self._ended = False
         self._read = self._records()
         selected: Iterator[Record] = self._read
         if shard is not None:
@@ -115,12 +118,29 @@ class Entries(Iterator[Entry]):
         sizes = [source.size for source in self._sources]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
+    def expected(self) -> tuple[int, bool] | None:
+        """How many entries there will be in all, and whether that is sure; `None` while nobody can tell.
+
+        It is sure once the last of them was given. Before that it is concluded from how much of the files is left, and
+        of a pipe nobody can tell.
+        """
+        if self._ended:
+            return self._given, True
+        size, position = self.total_bytes, sum(source.position for source in self._sources)
+        if size is None or not self._given or not position:
+            return None
+        # What is drawn by chance is drawn from all of the input, before the first of it is given.
+        count = self.records if self._sample else round(self._given * max(1.0, size / position))
+        return min(count, self._sample or count, self._limit or count), False
+
     def __next__(self) -> Entry:
         following = next(self._selected, None)
         if following is None:
+            self._ended = True
             self.close()
             raise StopIteration
         index, record = following
+        self._given += 1
         return Entry(index, record.line, record.item, record.key, record.fault)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast, final, get_args
 
-from aiomap._foreign import printable
+from aiomap._foreign import printable, redacted
 from aiomap.inputs.csv_rows import csv_records
 from aiomap.inputs.json_lines import json_records
 from aiomap.inputs.parquet_rows import parquet_module, parquet_records
@@ -50,15 +50,16 @@ class Source:
 
     name: what it is called in front of people.
     size: bytes, `None` for what is no regular file; bytes_read: how many of them were.
-    unpacked: bytes of its lines that were read, as they are when they are not compressed.
+    unpacked: bytes of its lines that were read, as they are when they are not compressed; given: those of the lines
+        that were given on.
 
     Raises `BadInput` for what can be said before it is read, for a regular file up to its first record, and
     `MissingExtra` if there is nothing to read its format with.
     """
 
     def __init__(self, path: str, format: Format | None, id_column: str | None) -> None:  # noqa: A002
-        self.name = "standard input" if path == STDIN else printable(path)
-        self.bytes_read = self.unpacked = 0
+        self.name = "standard input" if path == STDIN else printable(redacted(path))
+        self.bytes_read = self.unpacked = self.given = 0
         self._path = path
         self._id_column = id_column
         self._format: Final[Format] = _format_of(path, self.name, format)
@@ -75,6 +76,11 @@ class Source:
             return not stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
         except (AttributeError, OSError, ValueError):  # it is closed, or nothing of the system's
             return False
+
+    @property
+    def position(self) -> float:
+        """How far into the file the last record is, in bytes of it."""
+        return self.bytes_read * (min(1.0, self.given / self.unpacked) if self.unpacked else 1.0)
 
     def records(self) -> Generator[Record]:
         """All of its records. `OSError` if the disk fails."""
@@ -106,7 +112,7 @@ class Source:
         except OSError as error:
             raise _unreadable(self.name, error) from error
         first.close()
-        self.bytes_read = 0
+        self.bytes_read = self.unpacked = self.given = 0
         self._tear = None
 
     @contextmanager
@@ -148,7 +154,9 @@ class Source:
             for chunk in self._text(file):
                 ended += chunk.count(b"\n")
                 self.unpacked += len(chunk)
-                yield from cutter.feed(chunk)
+                for line in cutter.feed(chunk):
+                    self.given += len(line.content) + 1
+                    yield line
         except _Torn as torn:
             begun = b"".join([line.content for line in cutter.end()])
             self._tear = Line(ended + 1, begun), str(torn)
@@ -170,7 +178,13 @@ class Source:
     def _chunks(self, file: Any) -> Iterator[bytes]:
         # With a buffer, read() would wait for a slow pipe to fill the whole chunk.
         read: Callable[[int], bytes | None] = getattr(file, "read1", file.read)
-        while (chunk := read(_CHUNK)) != b"":
+        while True:
+            try:
+                chunk = read(_CHUNK)
+            except OSError as error:
+                raise _unreadable(self.name, error) from error
+            if chunk == b"":
+                return
             if chunk is None:  # somebody has set it not to wait
                 _wait_for(file)
                 continue
