@@ -282,6 +282,15 @@ def test_a_value_of_the_line_with_a_space_in_it_is_quoted() -> None:
 # The end.
 
 
+def test_a_total_that_was_concluded_is_marked_as_such() -> None:
+    view = replace(half_way(), is_sure=False)
+    assert "70,000/~100,000" in block(view, 120)[0]
+    assert "total_about=100000" in line(view)
+    assert "total=" not in line(view)
+    assert "~30,000" in end(view, "stopped", [], None)
+    assert " 99.9%" in block(replace(view, total=70_000), 120)[0]
+
+
 def test_at_the_end_stand_counts_classes_speed_latencies_slots_files_and_the_next_command() -> None:
     view = replace(half_way(), total=70_100)
     view.tally.add_failure("dns", "line 9", "no such host", 3.0, attempts=1)

@@ -279,7 +279,10 @@ def end(view: View, verdict: str, files: Sequence[str], next_command: str | None
         "not done": (view.left or 0) - stats.cancelled,
         "retries": tally.retries,
     }
-    rows += [_row(name, f"{count:>11,}") for name, count in rest.items() if count > 0]
+    about = {"not done"} if not view.is_sure else set[str]()
+    rows += [
+        _row(name, f"{('~' if name in about else '') + f'{count:,}':>11}") for name, count in rest.items() if count > 0
+    ]
     if tally.timed:
         spread = ", ".join(f"p{percent} {latency(tally.percentile(percent / 100))}" for percent in (50, 90, 99))
         rows.append(_row("latency", f"{spread}, longest {latency(tally.longest)}"))
