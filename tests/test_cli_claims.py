@@ -54,6 +54,11 @@ async def first_fails(n):
         await asyncio.sleep(0.005)
     return n
 
+async def last_waits(n):
+    while n == 2 and not os.path.exists("go"):
+        await asyncio.sleep(0.005)
+    return n
+
 async def refused(row):
     raise ValueError(f"GET {row['url']} was refused")
 
@@ -609,3 +614,43 @@ def test_a_warning_of_the_journal_is_told_in_one_safe_line_unless_quiet(folder: 
     assert ended.code == 0
     assert "\x1b" not in ended.err
     assert ("1 of its 2 results" in ended.err) is not quietly
+
+
+# What a user of half an hour found
+
+
+def test_a_refusal_is_a_sentence_and_nothing_else(folder: Folder) -> None:
+    folder.numbers(3)
+    assert folder.run("run", "job.py:same", "in.jsonl", "-o", "out.jsonl").code == 0
+    refused = folder.run("run", "job.py:odd", "in.jsonl", "-o", "out.jsonl")
+    assert refused.code == 3
+    assert [line.split()[0] for line in refused.err.splitlines()] == ["Error:"]
+
+
+def test_over_finished_work_it_is_said_how_many_of_the_earlier_items_failed(folder: Folder) -> None:
+    folder.numbers(4)
+    command = "run", "job.py:odd", "in.jsonl", "-o", "out.jsonl"
+    assert folder.run(*command).code == 1
+    again = folder.run(*command)
+    assert again.code == 1
+    assert "  earlier             4 (2 of them failed)\n" in again.err
+
+
+def test_a_place_in_a_csv_is_the_line_of_the_file_and_is_told_once(folder: Folder) -> None:
+    folder.write("in.csv", 'n,text\n1,"two\nlines"\n2,x\n3,x,y\n')
+    ended = folder.run("run", "job.py:refused", "in.csv", "-o", "out.jsonl")
+    assert "   line 5 of in.csv: expected 2 fields, found 3\n" in ended.err
+    assert "   line 2: 'url'\n" in ended.err
+
+
+def test_out_that_is_removed_meanwhile_ends_it_with_6_and_is_made_again(folder: Folder) -> None:
+    folder.numbers(3)
+    command = "run", "job.py:last_waits", "in.jsonl", "-o", "out.jsonl", "-q"
+    with folder.started(*command) as process:
+        folder.until(process, "out.jsonl", '"value":1')
+        (folder.path / "out.jsonl").unlink()
+        folder.write("go", "")
+        assert process.wait() == 6
+    assert "was removed or replaced while it was written" in folder.read("err")
+    assert folder.run(*command).code == 0
+    assert sorted(folder.values()) == [0, 1, 2]

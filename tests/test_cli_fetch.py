@@ -25,7 +25,7 @@ from aiomap.cli.commands import aiomap
 from aiomap.cli.fetch import page
 from aiomap.cli.flags import parse_rate
 from aiomap.journal.fingerprint import fingerprint
-from tests.commands import Command, serving
+from tests.commands import PATIENCE, Command, serving
 from tests.loopback import Site, answer
 
 pytestmark = pytest.mark.once
@@ -249,8 +249,9 @@ def test_a_kill_in_the_middle_loses_no_line_doubles_none_and_asks_for_no_page_ag
         links = write_links(tmp_path, site, [f"/hello?{number}" for number in range(20)] + ["/hold"])
         command: list[str | Path] = ["fetch", links, "-o", tmp_path / "out.jsonl", "-j", "4", *FREE]
         async with started(*command) as process:
-            while len(lines_in(tmp_path / "out.jsonl")) < 20:  # noqa: ASYNC110  (another process writes it)
-                await asyncio.sleep(0.001)
+            async with asyncio.timeout(PATIENCE):
+                while len(lines_in(tmp_path / "out.jsonl")) < 20:  # noqa: ASYNC110  (another process writes it)
+                    await asyncio.sleep(0.001)
             process.kill()
             await process.wait()
         recorded = {line["value"]["url"] for line in lines_in(tmp_path / "out.jsonl")}
@@ -646,7 +647,7 @@ def test_what_failed_is_tried_again_as_often_as_told(
         code, _, _ = await ran("fetch", links, "-o", tmp_path / "out", *typed, *FREE, code=NO_BACK_OFF)
         assert code == 1
         assert Counter(site.asked) == attempts
-        failed = {line["input"]: line["error"]["class"] for line in lines_in(tmp_path / "out.failed")}
+        failed = {line["input"]: line["error"]["class"] for line in lines_in(tmp_path / "out.failed.jsonl")}
         expected = {"/broken": "http_5xx", "/cut": "connect", "/missing": "http_4xx"}
         expected |= {} if attempts["/busy"] == 3 else {"/busy": "http_429"}
         assert failed == {site.url(path): kind for path, kind in expected.items()}
@@ -661,7 +662,7 @@ def test_the_timeout_is_one_attempts_and_what_it_ends_is_tried_again(tmp_path: P
         code, _, _ = await ran("fetch", links, "-o", tmp_path / "out", *typed, code=NO_BACK_OFF)
         assert code == 1
         assert sorted(site.asked) == ["/hold?1", "/hold?1", "/hold?2", "/hold?2"]
-        assert [line["error"]["class"] for line in lines_in(tmp_path / "out.failed")] == ["timeout"] * 2
+        assert [line["error"]["class"] for line in lines_in(tmp_path / "out.failed.jsonl")] == ["timeout"] * 2
 
     with_site(main)
 
@@ -672,7 +673,7 @@ def test_a_name_whose_servers_do_not_answer_is_a_timeout_and_does_not_hold_up_th
     silent = "import socket, time; socket.getaddrinfo = lambda *_, **__: time.sleep(3600)"
     code, _, err = run("fetch", "links.txt", "-o", "out", *typed, folder=tmp_path, code=silent)
     assert code == 1, err
-    assert [line["error"]["class"] for line in lines_in(tmp_path / "out.failed")] == ["timeout"]
+    assert [line["error"]["class"] for line in lines_in(tmp_path / "out.failed.jsonl")] == ["timeout"]
 
 
 def test_stdin_and_stdout_are_written_as_a_dash_and_stdout_has_nothing_but_data() -> None:
@@ -756,7 +757,7 @@ def test_a_dry_run_counts_links_and_hosts_and_asks_nobody(tmp_path: Path) -> Non
         (["fetch", "-o", "out"], "Missing argument 'INPUT...'"),
         (["fetch", "links.txt", "-o", "out", "-j", "0"], "the least is 1"),
         (["fetch", "links.txt", "-o", "out", "-j", "9999999"], "ulimit -n"),
-        (["fetch", "links.txt", "-o", "out", "--timeout", "-1"], "above 0"),
+        (["fetch", "links.txt", "-o", "out", "--timeout", "-1"], "is no time"),
         (["fetch", "links.txt", "-o", "out", "--max-body", "16Q"], "--max-body 16M"),
         (
             ["fetch", "links.txt", "-o", "out", "--max-bodies", "3"],

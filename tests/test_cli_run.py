@@ -739,8 +739,8 @@ TYPOS = [
             ("--rate 0/s", "make the time longer: --rate 1/10s"),
             ("--per-key n --per-key-tasks few", "as in --per-key-tasks 2, or --per-key-tasks none"),
             ("--per-key n --per-key-rate fast", "as in --per-key-rate 4/s"),
-            ("--timeout 0", "write seconds above 0, as in --timeout 60"),
-            ("--timeout 1m", "as in --timeout 60"),
+            ("--timeout 0", "'0' is no time; write it as in --timeout 90s"),
+            ("--timeout 1d", "'1d' is no time"),
             ("--retries -1", "as in --retries 4, or --retries 0 for none"),
             ("--retry-on tiemout", "write some of timeout, conn,"),
             ("--halt never", "as in --halt 500 or --halt 10%"),
@@ -751,7 +751,7 @@ TYPOS = [
             ("--shard 0/3", "of 3 parts the first is 1/3, the last 3/3"),
             ("--shard 4/3", "of 3 parts the first is 1/3, the last 3/3"),
             ("--shard third", "as in --shard 1/4"),
-            ("--seed dice", "'dice' is not a valid integer"),
+            ("--seed dice", "'dice' is no number"),
             ("--fresh --accept-change", "leave out one of the two"),
             ("--retry-fialed", "--retry-failed"),
         )
@@ -936,3 +936,100 @@ def test_the_output_shows_what_was_done_while_the_next_item_takes_its_time(folde
         folder.write("go", "")
         assert process.wait() == 0
     assert len(folder.records()) == 3
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "job.py:same in.jsonl -o in.jsonl",
+        "job.py:same in.jsonl -o in.jsonl --fresh",
+        "job.py:same out.failed.jsonl -o out.jsonl --fresh",
+        "job.py:same ./out.failed.jsonl in.jsonl -o out.jsonl",
+        "job.py:same in.jsonl -o job.py --fresh",
+        "job.py:same in.jsonl -o link --fresh",
+    ],
+)
+def test_what_is_read_is_never_written(folder: Folder, typed: str) -> None:
+    folder.numbers(1)
+    folder.write("out.failed.jsonl", "1\n")
+    (folder.path / "link").symlink_to("in.jsonl")
+    before = {name: folder.read(name) for name in folder.names()}
+    ended = folder.run("run", *typed.split())
+    assert (ended.code, "would be read and written" in ended.err) == (2, True), ended.err
+    assert {name: folder.read(name) for name in folder.names()} == before
+
+
+def test_items_that_are_known_by_another_column_are_another_job(folder: Folder) -> None:
+    folder.write("in.csv", "n,m\n1,2\n")
+    run = ("run", "job.py:known", "in.csv", "-o", "out.jsonl")
+    assert folder.run(*run, "--id", "n").code == 0
+    ended = folder.run(*run)
+    assert (ended.code, "another --id" in ended.err) == (3, True), ended.err
+    assert len(folder.records()) == 1
+
+
+@pytest.mark.parametrize(("output", "failed"), [("out.jsonl", "out.failed.jsonl"), ("out", "out.failed.jsonl")])
+def test_the_failed_file_is_json_lines_by_its_name_too(folder: Folder, output: str, failed: str) -> None:
+    folder.numbers(4)
+    folder.run("run", "job.py:picky", "in.jsonl", "-o", output, "--retries", "0")
+    assert [record["input"] for record in folder.records(failed)] == [3]
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out.jsonl.gz", "out.parquet"])
+def test_an_output_that_looks_like_another_format_is_refused(folder: Folder, output: str) -> None:
+    folder.numbers(1)
+    ended = folder.run("run", "job.py:same", "in.jsonl", "-o", output)
+    assert (ended.code, "would be JSON Lines, whatever its name" in ended.err) == (2, True)
+
+
+def test_a_column_that_the_first_item_has_not_is_a_mistake(folder: Folder) -> None:
+    folder.write("in.csv", "shop,m\n1,2\n")
+    folder.write("in.txt", "one\n")
+    for file, has in (("in.csv", "it has: shop, m"), ("in.txt", "it has no columns at all")):
+        ended = folder.run("run", "job.py:same", file, "-o", "out.jsonl", "--per-key", "shopp")
+        assert (ended.code, "--per-key names the column shopp" in ended.err, has in ended.err) == (2, True, True)
+    assert folder.run("run", "job.py:same", "in.csv", "-o", "out.jsonl", "--per-key", "shop").code == 0
+    ended = folder.run("fetch", "in.csv", "-o", "pages.jsonl")
+    assert (ended.code, "a link stands in the column url or link" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["job.py:file", "--setup", "session"], "cannot be called with an item and what --setup gives"),
+        (["job.py:using"], "cannot be called with an item"),
+        (["job.py:using", "--setup", "note"], "note"),
+    ],
+)
+def test_a_function_that_takes_something_else_is_a_mistake_that_is_said_before(
+    folder: Folder, typed: list[str], told: str
+) -> None:
+    folder.write("job.py", folder.read("job.py").replace('def note(word, item=""):', 'def note(word="", item=""):'))
+    folder.numbers(2)
+    ended = folder.run("run", *typed, "in.jsonl", "-o", "out.jsonl")
+    assert (ended.code, told in ended.err) == (2, True), ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_where_the_set_up_failed_is_told_by_the_lines_of_the_user_alone(folder: Folder) -> None:
+    folder.write("job.py", folder.read("job.py") + "def broken():\n    return {}['nothing']\n")
+    folder.numbers(1)
+    ended = folder.run("run", "job.py:using", "in.jsonl", "-o", "out.jsonl", "--setup", "broken")
+    assert ended.code == 4
+    assert "return {}['nothing']" in ended.err
+    assert ended.err.count('File "') == 1
+
+
+@pytest.mark.parametrize("typed", [["--help"], ["--version"], ["status", "out.jsonl"], ["errors", "out.jsonl"]])
+def test_what_is_told_and_cannot_be_written_is_6(folder: Folder, typed: list[str]) -> None:
+    folder.numbers(1)
+    folder.run("run", "job.py:same", "in.jsonl", "-o", "out.jsonl")
+    full = os.open("/dev/full", os.O_WRONLY)
+    with (
+        (folder.path / "err").open("wb") as err,
+        (folder.path / "in.jsonl").open("rb") as given,
+        folder.command(typed, given.fileno(), full, err.fileno()) as command,
+    ):
+        code = command.wait()
+    os.close(full)
+    assert (code, folder.read("err")) == (6, "Error: cannot write standard output: No space left on device\n")

@@ -56,6 +56,27 @@ def test_the_first_failure_is_raised_itself_with_a_note_of_its_item(play: Play) 
     play(main)
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_stream_raises_the_first_failure_itself_too(play: Play, *, ordered: bool) -> None:
+    async def main() -> None:
+        error = Odd("the very object")
+
+        async def fail(link: str) -> None:
+            await asyncio.sleep(1)
+            if link == "b":
+                raise error
+
+        with pytest.raises(Odd) as caught:
+            async with aimap(fail, ["a", "b", "c"], 1, ordered=ordered) as results:
+                async for _ in results:
+                    pass
+        assert caught.value is error
+        assert caught.value.__context__ is None
+        assert caught.value.__cause__ is None
+
+    play(main)
+
+
 def test_the_note_is_short_and_survives_any_repr(play: Play) -> None:
     class Shy:
         def __repr__(self) -> str:

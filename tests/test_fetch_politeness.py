@@ -96,7 +96,7 @@ def test_whoever_comes_late_waits_behind_those_who_wait(play: Play) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize(("asked_for", "least", "most"), [("7", 7, 7), ("9999", 120, 120), (None, 0.4, 0.6)])
+@pytest.mark.parametrize(("asked_for", "least", "most"), [("7", 7, 7), ("9999", 120, 120), (None, 0.25, 0.35)])
 def test_an_answer_that_asks_for_a_pause_gets_it_from_its_host_alone(
     play: Play, status: int, asked_for: str | None, least: float, most: float
 ) -> None:

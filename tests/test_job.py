@@ -9,10 +9,10 @@ import signal
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -308,6 +308,31 @@ def test_a_record_that_is_no_item_fails_without_a_call() -> None:
     assert (called, job.tally.failed) == (["item 1", "item 2"], {"bad_input": 1})
 
 
+def test_a_fault_says_where_it_is_once_and_other_failures_are_told_by_their_place() -> None:
+    sitting = Sitting(fail, 2)
+    bad = Entry(0, 7, "{", "key", "line 7 of in.jsonl: not JSON")
+    row = Entry(1, 1200, "item", "other", None, "row")
+    sitting.job = Job(replace(sitting.plan, entries=[bad, row]), sitting.output, cast("Any", sitting.screen))
+    sitting.job.run()
+    examples = sitting.job.tally.examples
+    assert (examples["bad_input"].where, examples["bad_input"].message) == ("", "line 7 of in.jsonl: not JSON")
+    assert examples["ValueError"].where == "row 1,200"
+
+
+def test_what_cannot_be_saved_is_no_failure_of_the_item() -> None:
+    async def call(item: str) -> str:
+        if item == "item 1":
+            raise OSError(28, "No space left on device", "pages/x")
+        return item
+
+    sitting = Sitting(call, 2, max_concurrent_tasks=1, writes=True)
+    with pytest.raises(WriteFailed, match="cannot write pages/x: No space left on device"):
+        sitting.job.run()
+    stats = sitting.screen.views[-1].stats
+    assert (stats.done, stats.failed, stats.cancelled) == (1, 0, 1)
+    assert (sitting.job.failed, sitting.job.tally.failed) == (0, {})
+
+
 def test_retries_and_timeouts_of_the_plan_hold() -> None:
     attempts: list[str] = []
 
@@ -584,6 +609,86 @@ def test_what_runs_is_cancelled_some_time_after_sigterm(monkeypatch: pytest.Monk
     assert [view.state for view in sitting.screen.views][-1] == "cancelling"
 
 
+def test_what_swallows_its_cancel_is_left_behind_some_time_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_module, "_GRACE", 0.0)
+    monkeypatch.setattr(job_module, "_LAST_GRACE", 0.0)
+    ended: list[int] = []
+    over = asyncio.Event()
+
+    def leave(code: int) -> None:
+        ended.append(code)
+        over.set()
+
+    monkeypatch.setattr(os, "_exit", leave)
+
+    async def call(item: str) -> None:
+        press(signal.SIGTERM)
+        with suppress(asyncio.CancelledError):
+            await forever(item)
+        await over.wait()
+
+    sitting = sat(call, 1)
+    assert (ended[0], sitting.screen.abandoned) == (143, len(ended))
+
+
+def test_a_setup_that_does_not_end_after_sigterm_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_module, "_LAST_GRACE", 0.0)
+    ended: list[tuple[int, list[bool]]] = []
+    over = asyncio.Event()
+
+    def leave(code: int) -> None:
+        ended.append((code, sitting.output.finished))
+        over.set()
+
+    monkeypatch.setattr(os, "_exit", leave)
+
+    @asynccontextmanager
+    async def client() -> AsyncGenerator[None]:
+        yield
+        await over.wait()
+
+    async def call(item: str, _: None) -> None:
+        press(signal.SIGTERM)
+
+    sitting = Sitting(call, 1, setup=client)
+    sitting.run()
+    assert ended == [(143, [False])]
+
+
+def test_what_is_written_after_sigterm_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(job_module, "_GRACE", 0.0)
+    monkeypatch.setattr(os, "_exit", ended.append)
+
+    class Slow(FakeOutput):
+        def finish(self, *, whole: bool) -> None:
+            sitting.job._leave_behind()  # as its timer would
+            super().finish(whole=whole)
+
+    async def call(item: str) -> None:
+        press(signal.SIGTERM)
+        await forever(item)
+
+    sitting = Sitting(call, 1, Slow())
+    sitting.run()
+    assert (ended, sitting.output.finished) == ([], [False])
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_the_third_sigterm_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch, first: signal.Signals) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+
+    async def call(item: str) -> str:
+        for number in (first, signal.SIGTERM, signal.SIGTERM):
+            assert ended == []
+            press(number)
+        return item
+
+    sitting = sat(call, 1)
+    assert (ended, sitting.job.failed) == ([143], 0)
+
+
 def test_sigusr1_tells_of_the_ten_items_that_run_longest() -> None:
     started: list[str] = []
 
@@ -769,6 +874,7 @@ def test_outcomes_of_an_earlier_sitting_go_to_the_output_but_not_into_this_ones_
     assert (first.job.failed, first.job.tally.failed) == (1, {"ValueError": 1})
     assert sorted(second.output.indexes) == [0, 1, 2]
     assert (second.job.failed, second.job.tally.failed, second.job.view.stats.recorded) == (1, {}, 3)
+    assert (second.job.recorded_failed, second.job.view.recorded_failed) == (1, 1)
 
 
 def of_job(tmp_path: Path) -> tuple[str, str, str]:
@@ -786,12 +892,18 @@ async def odd_fails(item: str) -> dict[str, str]:
 
 
 def journalled(
-    tmp_path: Path, function: Any = odd_fails, *, number: int = 10, keep_order: bool = False, **plan: Any
+    tmp_path: Path,
+    function: Any = odd_fails,
+    *,
+    number: int = 10,
+    keep_order: bool = False,
+    selects: bool = False,
+    **plan: Any,
 ) -> list[str]:
     """Sits down to a job with files; returns what is told of them."""
     names = of_job(tmp_path)
     journal = Journal(names[1], key=lambda entry: entry.key, durable=True, version=1, on_change="reuse")
-    output, screen = JournalledOutput(*names, keep_order=keep_order), FakeScreen()
+    output, screen = JournalledOutput(*names, keep_order=keep_order, selects=selects), FakeScreen()
     shown: Any = screen
     try:
         Job(Plan(function, entries(number), 3, journal=journal, **plan), output, shown).run()
@@ -816,6 +928,14 @@ def test_a_second_sitting_ends_with_every_success_and_no_file_of_failures(tmp_pa
     assert journalled(tmp_path, echo) == [f"{out} (results)", f"{run} (journal)"]
     assert sorted(line["index"] for line in lines_in(out)) == list(range(10))
     assert not Path(failed).exists()
+
+
+def test_a_sitting_for_some_records_keeps_the_failures_of_the_others(tmp_path: Path) -> None:
+    journalled(tmp_path)
+    files = journalled(tmp_path, echo, number=4, selects=True)
+    failed = of_job(tmp_path)[2]
+    assert sorted(line["index"] for line in lines_in(failed)) == [5, 7, 9]
+    assert f"{failed} (3 failed items; can be fed back in)" in files
 
 
 def test_failures_of_items_that_are_not_in_the_input_any_more_are_dropped(tmp_path: Path) -> None:
@@ -849,6 +969,42 @@ def test_out_is_put_into_the_order_of_the_input_on_demand(tmp_path: Path) -> Non
 
     journalled(tmp_path, call, keep_order=True)
     assert [line["index"] for line in lines_in(of_job(tmp_path)[0])] == list(range(10))
+
+
+def replaced(out: Path) -> None:
+    out.unlink()
+    out.write_text("mine")
+
+
+def cut(out: Path) -> None:
+    os.truncate(out, 7)
+
+
+@pytest.mark.parametrize("keep_order", [False, True])
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (Path.unlink, "removed or replaced"),
+        (replaced, "removed or replaced"),
+        (cut, "changed by somebody else"),
+    ],
+)
+def test_out_that_somebody_spoils_meanwhile_is_an_error_and_whole_after_the_next_sitting(
+    tmp_path: Path, harm: Callable[[Path], object], told: str, *, keep_order: bool
+) -> None:
+    journalled(tmp_path)
+    out, _, failed = of_job(tmp_path)
+    output = JournalledOutput(*of_job(tmp_path), keep_order=keep_order, selects=True)
+    try:
+        output.add([])
+        harm(Path(out))
+        with pytest.raises(WriteFailed, match=f"{out} was {told} while it was written: .* the same command"):
+            output.finish(whole=True)
+    finally:
+        output.close()
+    assert len(lines_in(failed)) == 5
+    journalled(tmp_path, echo)
+    assert sorted(line["index"] for line in lines_in(out)) == list(range(10))
 
 
 def test_a_reader_that_is_at_it_when_the_journal_is_closed_leaves_nothing_beside_it(tmp_path: Path) -> None:

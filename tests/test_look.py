@@ -68,11 +68,11 @@ async def act(entry: Entry) -> Any:
     return entry.item
 
 
-def job(folder: Path, items: Sequence[Any], keys: Sequence[Any] = ()) -> Path:
+def job(folder: Path, items: Sequence[Any], keys: Sequence[Any] = (), version: Any = 1) -> Path:
     """A job with these results, and failures where an item is an exception; returns its OUT."""
     output = folder / "out.jsonl"
     entries = [Entry(n, n + 1, item, keys[n] if keys else f"key {n}", None) for n, item in enumerate(items)]
-    journal = Journal(f"{output}.run", key=lambda entry: entry.key, version=1)
+    journal = Journal(f"{output}.run", key=lambda entry: entry.key, version=version)
 
     async def sit() -> None:
         await amap(act, entries, 1, on_error="skip", journal=journal)
@@ -252,6 +252,11 @@ def test_a_hostile_name_of_a_file_is_shown_but_does_nothing(tmp_path: Path) -> N
         assert "\x1b" not in told(word, name).out
 
 
+def test_a_secret_at_the_end_of_a_key_leaves_the_key_its_quote(tmp_path: Path) -> None:
+    output = job(tmp_path, [ValueError("no")], ["http://host/?api_key=hush"])
+    assert 'as for "http://host/?api_key=***" (index 0)' in told("errors", output).out
+
+
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
     output = job(tmp_path, [ValueError("from http://me:hush@host/?token=hush")])
     assert "hush" not in told("errors", output).out + told("errors", output, "--json").out
@@ -331,6 +336,56 @@ def test_check_without_out_says_so(abc: Path) -> None:
     output.unlink()
     check = told("check", output)
     assert (check.code, check.err) == (1, f"aiomap: {output} cannot be read: No such file or directory\n")
+
+
+def test_check_of_a_job_in_which_nothing_was_begun_finds_nothing_wrong(tmp_path: Path) -> None:
+    output = job(tmp_path, [])
+    with sqlite3.connect(f"{output}.run") as database:
+        database.execute("DELETE FROM sitting")
+    database.close()
+    assert told("check", output).code == 0
+
+
+@pytest.fixture
+def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A job that saved five files, as `fetch` does; returns their folder, which is named from where it was typed."""
+    monkeypatch.chdir(tmp_path)
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    for number in range(5):
+        (pages / f"{number}.html").write_bytes(b"hello")
+    values = [{"url": "x", "bytes": 5, "file": f"{number}.html"} for number in range(5)]
+    job(tmp_path, [*values, {"url": "of another", "file": None}, ValueError("x")], version='{"save": "pages"}')
+    return pages
+
+
+def test_check_finds_saved_files_as_they_were_written(saved: Path) -> None:
+    assert (told("check", "out.jsonl").code, len(list(saved.iterdir()))) == (0, 5)
+
+
+def test_check_finds_saved_files_that_are_missing_or_of_another_size(saved: Path) -> None:
+    for number in range(3):
+        (saved / f"{number}.html").unlink()
+    (saved / "4.html").write_bytes(b"hell")
+    check = told("check", "out.jsonl")
+    assert (check.code, check.out) == (1, "aiomap: 7 rows, not all is well\n")
+    assert check.err == (
+        "aiomap: of 5 files in pages, 4 missing or of another size than was saved: 0.html, 1.html, 2.html, ...\n"
+    )
+
+
+def test_check_says_if_the_folder_of_saved_files_is_not_there_from_here(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(saved)
+    check = told("check", "../out.jsonl")
+    assert check.code == 1
+    assert check.err.startswith("aiomap: pages, the folder of --save, is not here: ")
+
+
+@pytest.mark.parametrize("version", ["{", "[]", '{"save": 1}', '"save"'])
+def test_check_takes_a_version_of_others_for_what_it_is(tmp_path: Path, version: str) -> None:
+    assert told("check", job(tmp_path, [{"file": "a"}], version=version)).code == 0
 
 
 def test_check_finds_a_row_that_is_not_as_it_was_written(abc: Path) -> None:
@@ -421,13 +476,18 @@ def test_export_where_nothing_can_be_written_fails_with_6(tmp_path: Path) -> Non
     assert "cannot be written: No such file or directory" in failed.err
 
 
-def test_export_over_its_own_journal_is_refused(abc: Path) -> None:
-    output = abc
-    before = Path(f"{output}.run").read_bytes()
-    refused = told("export", output, "--to", "csv", "-o", f"{output}.run")
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.run", "out.failed.jsonl", "a link", "a hard link"])
+def test_export_over_a_file_of_the_job_itself_is_refused(abc: Path, name: str) -> None:
+    folder = abc.parent
+    (folder / "a link").symlink_to("out.failed.jsonl")
+    (folder / "a hard link").hardlink_to(abc)
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.exists()}
+    refused = told("export", abc, "--to", "csv", "-o", folder / name)
     assert refused.code == 2
-    assert "the export would take its place" in refused.err
-    assert Path(f"{output}.run").read_bytes() == before
+    assert refused.err == (
+        f"{folder / name} is a file of the job itself, which the export would overwrite: name another with -o"
+    )
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.exists()} == before
 
 
 def test_export_to_a_reader_who_went_away_ends_with_141(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

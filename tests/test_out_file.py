@@ -506,6 +506,22 @@ def test_putting_it_in_order_needs_no_repair_before(out: Path, journal: Path) ->
     assert out.read_bytes() == wanted(journal, by_index=True)
 
 
+def test_what_it_has_written_itself_is_no_change_by_others(out: Path, journal: Path) -> None:
+    file = OutFile(str(out), str(journal))
+    file.check()  # before it is repaired, nothing is known
+    with repaired(out, journal) as file, sitting(journal) as growing:
+        growing.append(some(100, 110))
+        assert file.catch_up() == 8
+        file.check()
+        growing.append(some(110, 120))
+        file.put_in_order()
+        file.check()
+        with out.open("ab") as other:
+            other.write(b"\n")
+        with pytest.raises(WriteFailed, match="changed by somebody else"):
+            file.check()
+
+
 def test_what_was_put_in_order_is_not_appended_again(out: Path, journal: Path) -> None:
     with repaired(out, journal) as file, sitting(journal) as growing:
         growing.append(some(100, 110))

@@ -177,7 +177,7 @@ def test_no_secret_is_shown_even_if_it_is_longer_than_what_is_kept_of_it() -> No
     [
         ("function", "waiting for the function"),
         ("limit", "waiting for a limit"),
-        ("gate", "waiting: the remote asked for a pause"),
+        ("gate", "waiting: a pause to spare the remote"),
         ("backoff", "waiting for retries"),
         ("source", "waiting for the input"),
         ("consumer", "waiting for the output"),
@@ -195,11 +195,11 @@ def test_what_it_waits_for_is_where_most_time_of_the_slots_went_lately(why: str,
     assert f" wait={why}" in line(view)
 
 
-def test_the_end_of_a_pause_that_the_remote_asked_for_is_shown() -> None:
+def test_the_end_of_a_pause_to_spare_the_remote_is_shown() -> None:
     tally = Tally()
     tally.look(1.0, replace(stats(), slot_seconds=spent(gate=5.0)))
     view = replace(half_way(), tally=tally, gate_until=CLOCK + 14)
-    assert block(view, 80)[2] == "waiting: the remote asked for a pause until 14:26:59"
+    assert block(view, 80)[2] == "waiting: a pause to spare the remote until 14:26:59"
 
 
 def test_once_it_stops_the_screen_says_so_and_what_one_more_interrupt_does() -> None:
@@ -323,6 +323,19 @@ def test_the_end_of_a_sitting_in_which_nothing_happened_is_short() -> None:
     assert end(view, "finished", [], None) == (
         "aiomap: finished · 0 items in 0 ms, 0/s\n  ok                  0\n  failed              0"
     )
+
+
+def test_failures_of_earlier_sittings_are_told_apart_from_what_is_done() -> None:
+    view = replace(half_way(), recorded_failed=1006)
+    assert "  earlier        10,000 (1,006 of them failed)\n" in end(view, "finished", [], None)
+    assert " recorded=10000 recorded_failed=1006 " in line(view)
+    assert "recorded_failed" not in line(half_way())
+
+
+def test_an_example_whose_message_says_where_it_was_says_it_once() -> None:
+    view = half_way()
+    view.tally.add_failure("bad_input", "", "line 7 of in.jsonl: not JSON", 0.0, attempts=1)
+    assert "\n    bad_input         1   line 7 of in.jsonl: not JSON\n" in end(view, "finished", [], None)
 
 
 def test_a_line_of_the_end_is_cut_to_the_width_but_the_next_command_is_not() -> None:
@@ -636,6 +649,14 @@ def test_elsewhere_a_line_comes_every_30_seconds_and_when_the_state_changes_and_
     rows = file.getvalue().splitlines()
     assert [row.split()[1] for row in rows[2:]] == ["t=90", "stopping", "t=91"]
     assert "\x1b" not in file.getvalue()
+
+
+@pytest.mark.parametrize(("pulled", "lines"), [(0, 0), (3, 1)])
+def test_of_what_broke_before_anything_was_read_there_is_no_line(pulled: int, lines: int) -> None:
+    file = io.StringIO()
+    with screen_on(file) as screen:
+        screen.show(replace(half_way(), stats=replace(stats(), pulled=pulled), ended="broken"))
+    assert len(file.getvalue().splitlines()) == lines
 
 
 def test_a_process_without_stderr_is_quiet_and_quiet_says_only_what_was_asked_for(terminal: Terminal) -> None:

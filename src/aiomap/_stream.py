@@ -64,10 +64,9 @@ class Stream(Generic[R]):
 
         Cancelling the waiting task loses no result and does not stop the run.
         """
-        try:
-            result: R = self._ready.popleft()
-        except IndexError:
-            result = await self._next()
+        ready = self._ready
+        # Not by what popleft raises: that would stand as the context of whatever the run ends with.
+        result: R = ready.popleft() if ready else await self._next()
         if self._outbox.full:
             self._outbox.made_room()
         return result

@@ -17,6 +17,8 @@ from aiomap.errors import MissingExtra
 __all__ = ["main"]
 
 _REFUSED: Final = 2
+_UNWRITTEN: Final = 6
+_BROKEN_PIPE: Final = 141
 
 
 def main() -> None:
@@ -38,6 +40,12 @@ def _run() -> int:
 
     try:
         code: int = aiomap.main(prog_name="aiomap", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _BROKEN_PIPE
+    except OSError as error:  # what writes files of ours has said so before
+        sys.stderr.write(f"Error: cannot write standard output: {error.strerror}\n")
+        return _UNWRITTEN
     except click.ClickException as error:
         told = io.StringIO()
         error.show(told)

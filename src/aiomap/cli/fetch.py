@@ -20,7 +20,9 @@ from aiomap._foreign import is_secret, printable, redacted
 from aiomap.cli import flags
 from aiomap.cli.exits import WrongUsage
 from aiomap.cli.options import (
+    check_columns,
     entries_of,
+    first_item,
     input_options,
     output_options,
     policies_of,
@@ -90,7 +92,7 @@ def fetch(**given: Any) -> int:
     \b
       aiomap fetch links.txt -o pages.jsonl
       aiomap fetch links.csv -o pages.jsonl --id sku --save pages
-      aiomap fetch queries.jsonl -o answers.jsonl -H 'Authorization: Bearer ...' --rate 100/m
+      aiomap fetch queries.jsonl -o out.jsonl -H 'Authorization: Bearer ...'
 
     Every page gives a line in OUT. Beside OUT stand OUT.run, the journal, and the failures, in OUT.failed.jsonl (for
     out.jsonl: out.failed.jsonl), which can be fed back in. The same command again goes on where it ended: with what is
@@ -142,6 +144,11 @@ def _plan(given: dict[str, Any]) -> Plan:
         return host_of(entry.item)
 
     key = given["per_key"]
+    first = first_item(given, "text")
+    if not isinstance(first, str):
+        check_columns("a link stands in", first, "url", "link")
+    if key not in ("host", "none"):
+        check_columns("--per-key names", first, key)
     by_host = host_of_entry if key == "host" else None
     policies = policies_of(given, by_host if by_host or key == "none" else key_of_entry(key))
     fetcher = Fetcher(

@@ -37,7 +37,6 @@ __all__ = [
     "parse_number",
     "parse_rate",
     "parse_retries",
-    "parse_seconds",
     "parse_shard",
     "parse_size",
     "retry_of",
@@ -105,18 +104,6 @@ def _count(value: str, example: str) -> int:
     if count < 1:
         raise click.BadParameter(f"{count} at once would do nothing; the least is 1, one after the other")
     return count
-
-
-def parse_seconds(_: click.Context, parameter: click.Parameter, value: str) -> float:
-    """A duration."""
-    example = f"{parameter.opts[-1]} 60"
-    try:
-        seconds = float(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a number of seconds; write it as in {example}") from None
-    if not 0 < seconds < math.inf:
-        raise click.BadParameter(f"{value} is no time to wait; write seconds above 0, as in {example}")
-    return seconds
 
 
 def parse_size(_: click.Context, parameter: click.Parameter, value: str) -> int:

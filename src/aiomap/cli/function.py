@@ -23,7 +23,7 @@ import click
 from aiomap._foreign import printable
 from aiomap._verdict import shortened
 
-__all__ = ["load_function", "load_setup"]
+__all__ = ["check_arguments", "load_function", "load_setup"]
 
 
 def load_function(target: str, *, in_thread: bool) -> Callable[..., Awaitable[Any]]:
@@ -55,6 +55,21 @@ def load_function(target: str, *, in_thread: bool) -> Callable[..., Awaitable[An
     return made_async(function)
 
 
+def check_arguments(function: Callable[..., object], target: str, *, setup: bool) -> None:
+    """`click.BadParameter` if it cannot be called with an item (and, with `setup`, with what `--setup` gives)."""
+    given = ("an item", "what --setup gives") if setup else ("an item",)
+    try:
+        inspect.signature(function).bind(*given)
+    except TypeError as error:
+        example = "async def f(item, session)" if setup else "async def f(item)"
+        raise click.BadParameter(
+            f"{printable(target)} cannot be called with {' and '.join(given)} ({error}): "
+            f"define it as in  {example}: ..."
+        ) from error
+    except ValueError:  # it does not say what it takes
+        pass
+
+
 def load_setup(name: str, target: str) -> Callable[[], Any]:
     """The function that gives the async context manager named by `--setup`: in the same module, or `module:name`."""
     module, _ = _split(target)
@@ -65,7 +80,18 @@ def load_setup(name: str, target: str) -> Callable[[], Any]:
         raise click.BadParameter(
             f"{printable(name)} is {shortened(setup)}, and no function that gives a context manager"
         )
-    return cast("Callable[[], Any]", setup)
+    given = cast("Callable[[], Any]", setup)
+
+    def entered() -> object:
+        manager: object = given()
+        if not hasattr(manager, "__aenter__"):
+            raise click.UsageError(
+                f"--setup {printable(name)} gave {shortened(manager)}, and no async context manager: "
+                "put @asynccontextmanager over an `async def` with one `yield`"
+            )
+        return manager
+
+    return entered
 
 
 def _split(target: str) -> tuple[str, str]:

@@ -12,8 +12,7 @@ import signal
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import replace
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -21,6 +20,7 @@ from aiomap._map import aoutcomes
 from aiomap._outcome import SKIP, Outcome
 from aiomap.cli.backlog import Backlog, Output
 from aiomap.cli.output import WriteFailed
+from aiomap.cli.plan import Plan, Stop
 from aiomap.cli.screen import Screen
 from aiomap.cli.signals import reacting, stop_until_continued
 from aiomap.cli.tally import Tally
@@ -36,57 +36,21 @@ from aiomap.limits.rate import Rate
 if TYPE_CHECKING:
     from types import FrameType
 
-    from aiomap._retry import Retry
+    from aiomap._outcome import Stats
     from aiomap._stream import Stream
-    from aiomap.journal import Journal
-    from aiomap.limits.limit import Limit
 
 __all__ = ["Job", "Plan", "Stop"]
 
-# How many times Ctrl-C must be pressed to cancel what is in flight; once more ends the process.
+# How many times Ctrl-C must be pressed to cancel what is in flight; once more, of it or of SIGTERM, ends the process.
 _CANCELS: Final = 2
 # Seconds that what is in flight has after SIGTERM; who sends that sends SIGKILL soon.
 _GRACE: Final = 20.0
+# Seconds that it has from its cancel on, and then the set-up to end. What has not ended then never may.
+_LAST_GRACE: Final = 5.0
 # Seconds between two looks, for the screen and for what there is to write.
 _LOOK: Final = 0.1
 _LONGEST: Final = 10  # items that are told of at SIGUSR1
 _KEY: Final = 100  # cells of an item's key
-
-
-class Stop(Enum):
-    """Why a sitting ended before its input did."""
-
-    INTERRUPTED = "stopped by Ctrl-C"
-    TERMINATED = "stopped by SIGTERM"
-    HUNG_UP = "stopped by SIGHUP"
-    HALTED = "halted: too many items failed"
-    OUT_OF_TIME = "out of time"
-
-
-@final
-@dataclass(frozen=True)
-class Plan:
-    """What a sitting is to do.
-
-    function: called with an item; with what `setup` gives as well, if there is one.
-    setup: gives an async context manager, entered once, whose value is the function's second argument.
-    writes: whether the function writes files of ours, so that an `OSError` of it is no failure of the item.
-    halt: whether a run of so many failed and so many ended items is hopeless.
-    max_time: seconds after which nothing new is started; `None`: no bound.
-    """
-
-    function: Callable[..., Awaitable[Any]]
-    entries: Iterable[Entry]
-    max_concurrent_tasks: int | Adaptive
-    setup: Callable[[], Any] | None = None
-    timeout: float | None = None
-    retry: Retry | None = None
-    limits: list[Limit] = field(default_factory=list["Limit"])
-    journal: Journal | None = None
-    ordered: bool = False
-    writes: bool = False
-    halt: Callable[[int, int], bool] = lambda _, __: False
-    max_time: float | None = None
 
 
 @final
@@ -94,18 +58,19 @@ class Job:
     """Runs a plan; `run` does it.
 
     tally, view: what it came to. stop: why it ended early; `None` if it did not. failed: how many items have failed,
-    those of earlier sittings that were not run again too.
+    those of earlier sittings that were not run again too: `recorded_failed` of them.
     """
 
     def __init__(self, plan: Plan, output: Output, screen: Screen) -> None:
         self.tally = Tally()
         self.stop: Stop | None = None
-        self.failed = 0
+        self.failed = self.recorded_failed = 0
         self._plan, self._screen = plan, screen
         self._backlog = Backlog(output, self._wrote)
         self._state: State = "running"
         self._ended: str | None = None
         self._unwritten: WriteFailed | None = None
+        self._unsaved: set[int] = set()  # indexes of items whose files cannot be written
         self._signals = 0
         self._running: dict[int, tuple[float, Entry]] = {}  # by index: since when
         self._stopped = False
@@ -131,7 +96,7 @@ class Job:
         entries = self._plan.entries
         total, is_sure = (isinstance(entries, Entries) and entries.expected()) or (None, True)
         return View(
-            self._stream.stats,
+            self._stats,
             self._stream.max_concurrent_tasks,
             total,
             now - self._began,
@@ -142,7 +107,14 @@ class Job:
             ended=self._ended,
             gate_until=self._gate_until(now),
             ages=[now - since for since, _ in self._running.values()],
+            recorded_failed=self.recorded_failed,
         )
+
+    @property
+    def _stats(self) -> Stats:
+        """Those of the stream. What could not be saved is cut short, and no failure."""
+        stats, unsaved = self._stream.stats, len(self._unsaved)
+        return replace(stats, failed=stats.failed - unsaved, cancelled=stats.cancelled + unsaved) if unsaved else stats
 
     def _gate_until(self, now: float) -> float | None:
         """When the pauses are over that were asked of all items; of those of single keys it is not known."""
@@ -199,6 +171,8 @@ class Job:
                 for timer in self._timers:
                     timer.cancel()
                 self._over = True
+                if self.stop is Stop.TERMINATED:  # now all is written, and the set-up alone is left
+                    asyncio.get_running_loop().call_later(_LAST_GRACE, self._end_process, signal.SIGTERM)
         if self._error is not None:  # the set-up has swallowed it
             raise self._error
 
@@ -240,6 +214,9 @@ class Job:
 
     async def _read(self, stream: Stream[Outcome[Entry, Any]]) -> None:
         async for outcome in stream:
+            self._read_any = True
+            if outcome.item.index in self._unsaved:
+                continue
             self._count(outcome)
             self._backlog.take(outcome)
             if self._backlog.is_full:
@@ -264,14 +241,14 @@ class Job:
         self._ticking = asyncio.get_running_loop().call_later(_LOOK, self._tick)
 
     def _count(self, outcome: Outcome[Entry, Any]) -> None:
-        self._read_any = True
         self.failed += outcome.error is not None
         if outcome.started < 0:  # of an earlier sitting
+            self.recorded_failed += outcome.error is not None
             return
         if outcome.error is None:
             self.tally.add_success(outcome.elapsed, outcome.attempts)
             return
-        where = f"line {outcome.item.line:,}"
+        where = "" if isinstance(outcome.error, BadRecord) else outcome.item.place  # a fault says it itself
         kind, message = failure_class(outcome.error), _text_of(outcome.error)
         self.tally.add_failure(kind, where, message, outcome.elapsed, outcome.attempts)
         stats = self._stream.stats
@@ -298,6 +275,7 @@ class Job:
             except OSError as error:
                 if not self._plan.writes:
                     raise
+                self._unsaved.add(entry.index)
                 self._cannot_write(error)
                 raise asyncio.CancelledError from error  # so that no failure is recorded: it runs again
             finally:
@@ -316,14 +294,18 @@ class Job:
         if number == signal.SIGTSTP:
             self._stand_still()
             return
-        self._signals += number == signal.SIGINT
+        self._signals += number in (signal.SIGINT, signal.SIGTERM)
         if self._loop is None or self._signals > _CANCELS:
-            self._screen.abandon()
-            os._exit(128 + number)
+            self._end_process(number)
         if number == signal.SIGINT:
             self._in_loop(self._interrupt, Stop.INTERRUPTED)
         else:
             self._in_loop(self._drain, Stop.TERMINATED if number == signal.SIGTERM else Stop.HUNG_UP)
+
+    def _end_process(self, number: int) -> None:
+        """Waits for nobody; what was committed is safe."""
+        self._screen.abandon()
+        os._exit(128 + number)
 
     def _stand_still(self) -> None:
         """Ctrl-Z: what is drawn makes way for the shell. The time until `fg` is none of the sitting's."""
@@ -364,6 +346,13 @@ class Job:
         self._state = "cancelling"
         self._look()
         self._end()
+        if why is Stop.TERMINATED:
+            self._timers.append(asyncio.get_running_loop().call_later(_LAST_GRACE, self._leave_behind))
+
+    def _leave_behind(self) -> None:
+        """Who sent SIGTERM is not kept waiting by a function that does not let itself be cancelled."""
+        if self._running:
+            self._end_process(signal.SIGTERM)
 
     def _end(self) -> None:
         """Has the stream closed by the one who reads it, who takes what is in it before."""
@@ -379,10 +368,10 @@ class Job:
     def _tell(self) -> None:
         now = time.monotonic()
         longest = sorted(self._running.values(), key=lambda running: running[0])[:_LONGEST]
-        stats = self._stream.stats
+        stats = self._stats
         rows = [f"aiomap: {stats.done:,} done, {stats.failed:,} failed, {stats.running:,} running"]
         for since, entry in longest:
-            rows.append(f"  for {now - since:8.1f} s: line {entry.line:,}, {cut(str(entry.key), _KEY)}")
+            rows.append(f"  for {now - since:8.1f} s: {entry.place}, {cut(str(entry.key), _KEY)}")
         self._screen.say("\n".join(rows))
 
 

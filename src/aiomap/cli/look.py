@@ -6,13 +6,14 @@ Invariant: they only read, a run may be on meanwhile, and what they say comes fr
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import time
 from collections import Counter
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
@@ -28,6 +29,7 @@ __all__ = ["check", "errors", "export", "status"]
 
 _SHOWN: Final = 20  # groups of failures
 _WIDTH: Final = 100  # characters of an example
+_NAMED: Final = 3  # files that are missing
 
 # What makes two messages of one kind different.
 _NUMBERS: Final = re.compile(r"\d+")
@@ -70,7 +72,7 @@ def errors(output: str, *, as_json: bool) -> int:
         return 0
     for group in groups[:_SHOWN]:
         click.echo(f"{group.count:>9,}  {printable(group.kind)}: {printable(group.example)[:_WIDTH]}")
-        click.echo(f"           as for {printable(redacted(group.key))[:_WIDTH]} (index {group.index:,})")
+        click.echo(f"           as for {printable(_without_secrets(group.key))[:_WIDTH]} (index {group.index:,})")
     if len(groups) > _SHOWN:
         click.echo(f"           and {len(groups) - _SHOWN:,} more kinds; --json has them all")
     kinds = ",".join(dict.fromkeys(group.kind for group in groups))
@@ -81,7 +83,7 @@ def errors(output: str, *, as_json: bool) -> int:
 @click.command()
 @click.argument("output", metavar="OUT", type=click.Path())
 def check(output: str) -> int:
-    """Read the journal of OUT and OUT itself, and say whether all is as it was written.
+    """Read the journal of OUT, OUT itself, and the files of --save, and say whether all is as it was written.
 
     \b
       aiomap check out.jsonl
@@ -95,6 +97,8 @@ def check(output: str) -> int:
     problems = list(report.problems)
     if report.ok and not is_held(output + ".run"):  # while a run is on, OUT is behind
         problems += _read(output, lambda journal: _differences(output, journal))
+    if report.ok and report.rows:
+        problems += _read(output, _saved_differences)
     for problem in problems:
         click.echo(f"aiomap: {printable(problem)}", err=True)
     if report.problems:
@@ -122,6 +126,7 @@ def export(output: str, kind: Any, target: str, *, excel_safe: bool) -> int:
     from aiomap.cli.output import WriteFailed
     from aiomap.errors import MissingExtra
 
+    _check_target(output, target)
     try:
         rows = _read(output, lambda journal: written(journal, kind, target, excel_safe=excel_safe))
     except BrokenPipeError:
@@ -133,6 +138,31 @@ def export(output: str, kind: Any, target: str, *, excel_safe: bool) -> int:
     if target != "-":
         click.echo(f"aiomap: {rows:,} rows in {printable(target)}", err=True)
     return 0
+
+
+def _check_target(output: str, target: str) -> None:
+    """WrongUsage if the export would take the place of a file that the job has, or may come to have."""
+    from aiomap.cli.sitting import failed_name
+
+    journal = output + ".run"
+    names = output, failed_name(output), *(journal + end for end in ("", "-wal", "-shm", ".lock"))
+    if target != "-" and any(_is_same(target, name) for name in names):
+        raise WrongUsage(
+            printable(f"{target} is a file of the job itself, which the export would overwrite: name another with -o")
+        )
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)  # noqa: PTH121  (paths are text here)
+    except OSError:  # one of them is not there yet
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _without_secrets(key: str) -> str:
+    """The JSON of a key with its secrets masked; the quote at its end is no part of them."""
+    quoted = key.startswith('"') and key.endswith('"') and len(key) > 1
+    return f'"{redacted(key[1:-1])}"' if quoted else redacted(key)
 
 
 def _read(output: str, what: Callable[[str], Any]) -> Any:
@@ -164,6 +194,58 @@ def _differences(output: str, journal: str) -> list[str]:
     if None in ends:
         return []
     return [f"{output} is not what its journal gives, from line {max(end or 0 for end in ends)} on: run it again"]
+
+
+def _saved_differences(journal: str) -> list[str]:
+    """What is not as it was written of the files of `fetch --save`."""
+    from aiomap.journal.reading import identity_of
+
+    folder = _saved_into(identity_of(journal))
+    if folder is None:
+        return []
+    if not os.path.isdir(folder):  # noqa: PTH112  (paths are text here)
+        return [f"{folder}, the folder of --save, is not here: type this in the folder in which fetch was typed"]
+    count, wrong = 0, list[str]()
+    for name, size in _saved_files(journal):
+        count += 1
+        if not _has_size(os.path.join(folder, name), size):  # noqa: PTH118  (the same)
+            wrong.append(name)
+    if not wrong:
+        return []
+    names = ", ".join(wrong[:_NAMED]) + (", ..." if len(wrong) > _NAMED else "")
+    return [f"of {count:,} files in {folder}, {len(wrong):,} missing or of another size than was saved: {names}"]
+
+
+def _saved_into(identity: dict[str, Any]) -> str | None:
+    """What stood behind --save; `None` if nothing did, or if it is no job of `fetch`."""
+    version = identity.get("version")
+    if not isinstance(version, str) or identity.get("serializer") != "json":
+        return None
+    try:
+        options = json.loads(version)
+    except ValueError:
+        return None
+    folder = cast("dict[str, Any]", options).get("save") if isinstance(options, dict) else None
+    return folder if isinstance(folder, str) else None
+
+
+def _saved_files(journal: str) -> Iterator[tuple[str, object]]:
+    """The files that the results name, each with its size."""
+    from aiomap.journal.reading import read_rows
+    from aiomap.journal.rows import DONE
+
+    for _, row in read_rows(journal):
+        value = json.loads(row[-1]) if row[2] == DONE else None
+        saved = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        if isinstance(name := saved.get("file"), str):
+            yield name, saved.get("bytes")
+
+
+def _has_size(path: str, size: object) -> bool:
+    try:
+        return os.path.getsize(path) == size  # noqa: PTH202  (the same)
+    except (OSError, ValueError):
+        return False
 
 
 def _first_difference(output: str, lines: Iterator[bytes]) -> int | None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import click
 
+from aiomap._foreign import printable
 from aiomap.cli import flags
 
 if TYPE_CHECKING:
@@ -18,7 +20,16 @@ if TYPE_CHECKING:
 
     from aiomap.inputs import Entries
 
-__all__ = ["entries_of", "input_options", "output_options", "policies_of", "policy_options", "resume_options"]
+__all__ = [
+    "check_columns",
+    "entries_of",
+    "first_item",
+    "input_options",
+    "output_options",
+    "policies_of",
+    "policy_options",
+    "resume_options",
+]
 
 _Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -57,8 +68,8 @@ def input_options() -> _Decorator:
         click.option("--sample", callback=flags.parse_count, metavar="N", help="Only N items, chosen by chance."),
         click.option(
             "--seed",
-            type=click.IntRange(0, 2**64 - 1),
-            default=0,
+            callback=flags.parse_number,
+            default="0",
             show_default=True,
             metavar="S",
             help="Which chance: the same one chooses the same.",
@@ -119,11 +130,11 @@ def policy_options(*, tasks: str, per_key: str | None, per_key_rate: str) -> _De
         ),
         click.option(
             "--timeout",
-            callback=flags.parse_seconds,
+            callback=flags.parse_duration,
             default="60",
             show_default=True,
-            metavar="SECONDS",
-            help="How long one attempt may take in all.",
+            metavar="TIME",
+            help="How long one attempt may take in all, in seconds: 60, 90s, 5m.",
         ),
         click.option(
             "--retries",
@@ -186,6 +197,25 @@ def entries_of(given: Mapping[str, Any], unless_told: Literal["text"] | None = N
         form = unless_told
     names = ("id_column", "dedupe", "limit", "sample", "seed", "shard")
     return entries(given["inputs"], format=form, **{name: given[name] for name in names})
+
+
+def first_item(given: Mapping[str, Any], unless_told: Literal["text"] | None = None) -> object:
+    """The first item of the files; `None` if it is no item, or if there is a pipe, which can be read once only."""
+    if not all(Path(path).is_file() for path in given["inputs"]):
+        return None
+    all_of_it = dict.fromkeys(("shard", "sample"), None) | {"dedupe": False, "limit": 1}
+    first = next(entries_of({**given, **all_of_it}, unless_told), None)
+    return None if first is None else first.item
+
+
+def check_columns(option: str, first: object, *names: str) -> None:
+    """UsageError if the first item has none of these columns: then a name was mistyped."""
+    if first is None or (isinstance(first, dict) and any(name in first for name in names)):
+        return
+    columns = ", ".join(map(str, cast("dict[object, object]", first))) if isinstance(first, dict) else ""
+    has = f"it has: {columns}" if columns else "it has no columns at all"
+    wanted = " or ".join(names)
+    raise click.UsageError(printable(f"{option} the column {wanted}, which the first item does not have; {has}"))
 
 
 def policies_of(given: Mapping[str, Any], key: Callable[[Any], Hashable] | None) -> dict[str, Any]:

@@ -106,6 +106,7 @@ class OutFile:
         self._journal = journal
         self._descriptor = -1
         self._usable = False
+        self._size = 0  # that it has if nobody else writes to it
         self._first = 0  # the first row that counts
         self._last = 0  # of the rows behind it, none has its line yet
         self._highest = 0  # the same, for what is written or found in the order of the input
@@ -137,6 +138,7 @@ class OutFile:
                 write_all(self._descriptor, b"".join(block))
                 added += len(block)
             os.fsync(self._descriptor)
+            self._size = os.fstat(self._descriptor).st_size
             self._usable = True
         return Repaired(kept, size - end, added)
 
@@ -162,6 +164,7 @@ class OutFile:
                 raise WriteFailed(f"{printable(self._path)}: nothing can be appended before repair() has succeeded")
             self._usable = False  # a failure may leave a part of a line
             write_all(self._descriptor, data)
+            self._size += len(data)
             self._usable = True
 
     def put_in_order(self) -> None:
@@ -183,6 +186,7 @@ class OutFile:
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
                     for block in in_blocks(self._ordered_lines()):
                         write_all(descriptor, b"".join(block))
+                    self._size = os.fstat(descriptor).st_size
                     ordered = os.dup(descriptor)  # the lock is on this one as well
             except BaseException:
                 if ordered >= 0:
@@ -192,6 +196,18 @@ class OutFile:
             self._last = self._highest
             self._usable = True
             os.close(ordered)
+
+    def check(self) -> None:
+        """WriteFailed if somebody else has removed, replaced, cut or written to OUT since it was repaired."""
+        if not self._usable:
+            return
+        with writing(self._path):
+            is_there = self._is_in_place(self._descriptor)
+            if is_there and os.fstat(self._descriptor).st_size == self._size:
+                return
+        what = "changed by somebody else" if is_there else "removed or replaced"
+        again = "what was recorded is safe, and the same command makes it whole again"
+        raise WriteFailed(f"{printable(self._path)} was {what} while it was written: {again}")
 
     def close(self) -> None:
         """Syncs OUT and lets go of it. A second time it does nothing."""

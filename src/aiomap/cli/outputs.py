@@ -46,13 +46,14 @@ class JournalledOutput:
     """OUT, which follows the journal, and the file of failures.
 
     keep_order: whether OUT is put into the order of the input at the end.
+    selects: whether the sitting is for some records of the input only, so that the former failures of others stay.
     """
 
-    def __init__(self, output: str, journal: str, failed: str, *, keep_order: bool) -> None:
+    def __init__(self, output: str, journal: str, failed: str, *, keep_order: bool, selects: bool = False) -> None:
         self._names = output, journal, failed
         self._out = OutFile(output, journal)
         self._failed = FailedFile(failed)
-        self._keep_order = keep_order
+        self._keep_order, self._selects = keep_order, selects
         self._unreached: set[bytes] = set()  # of the former failures, the keys that did not come again
         self._begun = False
         self._failures = 0
@@ -77,10 +78,17 @@ class JournalledOutput:
                 self._failed.add(each[_DIGEST:])
 
     def finish(self, *, whole: bool) -> None:
-        """Puts OUT into order if that was asked for, and writes the file of failures, whole."""
-        if self._keep_order and whole:
-            self._out.put_in_order()
-        self._failures = self._failed.finish(lambda key: whole or key_of(key) not in self._unreached)
+        """Puts OUT into order if that was asked for, and writes the file of failures, whole.
+
+        WriteFailed also if OUT is not what was written, since somebody has removed or changed it meanwhile.
+        """
+        drops = whole and not self._selects
+        try:
+            self._out.check()
+            if self._keep_order and whole:
+                self._out.put_in_order()
+        finally:
+            self._failures = self._failed.finish(lambda key: drops or key_of(key) not in self._unreached)
 
     def close(self) -> None:
         """Lets go of the files."""

@@ -12,7 +12,9 @@ import click
 from aiomap._foreign import printable
 from aiomap.cli.exits import WrongUsage
 from aiomap.cli.options import (
+    check_columns,
     entries_of,
+    first_item,
     input_options,
     output_options,
     policies_of,
@@ -47,8 +49,8 @@ def run(**given: Any) -> int:
 
     \b
       aiomap run job.py:lookup ids.csv --id id -o out.jsonl
-      aiomap run job.py:ask prompts.jsonl -o out.jsonl -j 50 --rate 100/m --retries 2
-      cat links.txt | aiomap run job.py:get - -o - | jq .value
+      aiomap run job.py:ask prompts.jsonl -o out.jsonl -j 50 --rate 100/m
+      cat ids.txt | aiomap run job.py:get - --format text -o - | jq .value
 
     Every success gives a line in OUT. Beside OUT stand OUT.run, the journal, and the failures, in OUT.failed.jsonl (for
     out.jsonl: out.failed.jsonl), which can be fed back in. The same command again goes on where it ended: with what is
@@ -57,8 +59,8 @@ def run(**given: Any) -> int:
     Ctrl-C stops: what is in flight is finished, and what is done is safe. Once more cancels it, once more ends at once.
 
     Exit status: 0 all succeeded, 1 more failed than --max-failures, 2 wrong usage or input, 3 refused (the function
-    changed, OUT is in use, the journal is damaged), 4 halted, 5 out of time, 6 a file could not be written, 130 stopped
-    by Ctrl-C, 143 by SIGTERM.
+    changed, OUT is in use, the journal is damaged), 4 halted, or ended by what FUNCTION raised, 5 out of time, 6 a file
+    could not be written, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """  # noqa: D301  (click takes the character \b as: leave these lines as they are)
     from aiomap.errors import MissingExtra
     from aiomap.inputs import BadInput
@@ -74,17 +76,22 @@ def run(**given: Any) -> int:
 
 
 def _plan(given: dict[str, Any]) -> Plan:
-    from aiomap.cli.function import load_function, load_setup
+    from aiomap.cli.function import check_arguments, load_function, load_setup
     from aiomap.cli.job import Plan
     from aiomap.cli.keys import key_of_entry
 
     # Before anything is loaded from the user's folder, everything of ours is.
     entries = entries_of(given)
-    policies = policies_of(given, None if given["per_key"] is None else key_of_entry(given["per_key"]))
+    key = given["per_key"]
+    if key not in (None, "host"):
+        check_columns("--per-key names", first_item(given), key)
+    policies = policies_of(given, None if key is None else key_of_entry(key))
     journal = journal_of(given, {name: given[name] for name in ("tag", "setup") if given[name] is not None})
     setup = given["setup"]
+    function = load_function(given["function"], in_thread=given["in_thread"])
+    check_arguments(function, given["function"], setup=setup is not None)
     return Plan(
-        load_function(given["function"], in_thread=given["in_thread"]),
+        function,
         entries,
         setup=None if setup is None else load_setup(setup, given["function"]),
         journal=journal,

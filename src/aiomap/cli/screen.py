@@ -223,8 +223,10 @@ class _Lines:
         """Nothing to be done."""
 
     def leave(self) -> None:
-        if self._view is not None:
-            self._pen.put(line(self._view) + "\n")
+        view = self._view
+        # What broke before anything was read has a sentence of its own.
+        if view is not None and (view.ended != "broken" or view.stats.pulled):
+            self._pen.put(line(view) + "\n")
         self._pen.put_down()
 
     def show(self, view: View, *, at_once: bool) -> None:

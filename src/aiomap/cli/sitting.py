@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import sys
-import traceback
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -69,12 +68,16 @@ def check_together(given: Mapping[str, Any]) -> None:
 def journal_of(given: Mapping[str, Any], options: Mapping[str, Any]) -> Journal | None:
     """The journal beside OUT; `None` if that is standard output.
 
+    `--id`, by which items are known, is among the flags whose change makes it another job.
+
     options: what was typed of the flags that change the results, as JSON values by the flag's name.
     """
     from aiomap.journal import Journal
 
     if given["output"] == "-":
         return None
+    if given["id_column"] is not None:
+        options = {**options, "id": given["id_column"]}
     return Journal(
         given["output"] + ".run",
         key=_key,
@@ -115,9 +118,12 @@ class _RunsAgain:
 
 
 def failed_name(output: str) -> str:
-    """Where the failures stand: `out.failed.jsonl` for `out.jsonl`."""
-    path = Path(output)
-    return str(path.with_name(f"{path.stem}.failed{path.suffix}"))
+    """Where the failures stand.
+
+    >>> failed_name("out.jsonl"), failed_name("out")
+    ('out.failed.jsonl', 'out.failed.jsonl')
+    """
+    return f"{output.removesuffix('.jsonl')}.failed.jsonl"
 
 
 def sit(plan: Plan, given: Mapping[str, Any]) -> int:
@@ -169,12 +175,14 @@ def _output(journal: Journal | None, given: Mapping[str, Any]) -> Any:
         if sys.stdout is None:
             raise WrongUsage("standard output is closed")
         return StreamedOutput(os.dup(sys.stdout.fileno()))
-    _check_place(output)
     paths = output, os.fspath(journal.path), failed_name(output)
+    _check_place(output)
+    _check_apart(paths, given)
     if given["fresh"]:
         start_anew(*paths)
     _check_ours(output, paths[1])
-    return JournalledOutput(*paths, keep_order=given["keep_order"])
+    selects = any(given[name] for name in ("dedupe", "limit", "sample", "shard"))
+    return JournalledOutput(*paths, keep_order=given["keep_order"], selects=selects)
 
 
 @contextmanager
@@ -202,24 +210,52 @@ def _translated(plan: Plan) -> Generator[None]:
 
 
 def _crash(error: BaseException) -> str:
-    """Says where it came from, fit for a terminal; gives the sentence that comes last."""
+    """Says where in the user's files it came from, fit for a terminal; gives the sentence that comes last."""
     safe = "what was done before is safe"
     if isinstance(error, SystemExit):
         return printable(f"the function ended the program ({error.code}): {safe}")
     if isinstance(error, KeyboardInterrupt):
         return f"the function raised KeyboardInterrupt: {safe}"
-    for line in "".join(traceback.format_exception(error)).splitlines():
+    import asyncio
+    import traceback
+
+    told = traceback.TracebackException.from_exception(error)
+    ours = (Path(__file__).parent.parent, Path(click.__file__).parent, Path(asyncio.__file__).parent)
+    theirs = [frame for frame in told.stack if not any(Path(frame.filename).is_relative_to(each) for each in ours)]
+    told.stack = traceback.StackSummary.from_list(theirs)
+    for line in "".join(told.format(chain=False)).splitlines():
         click.echo(printable(redacted(line)), err=True)
     return f"{type(error).__name__} has ended the run, as above: {safe}"
 
 
+# Whoever names OUT so would take it for something that it is not.
+_OTHER_FORMATS: Final = (".csv", ".parquet", ".gz")
+
+
 def _check_place(output: str) -> None:
     path = Path(output)
+    if path.suffix.lower() in _OTHER_FORMATS:
+        raise WrongUsage(
+            printable(
+                f"{output} would be JSON Lines, whatever its name: name it {path.stem}.jsonl, and make a table of it "
+                "with  aiomap export"
+            )
+        )
     if not path.parent.is_dir():
         folder = shlex.quote(str(path.parent))
         raise WrongUsage(printable(f"there is no folder for {output}: make it with  mkdir -p {folder}"))
     if path.exists() and not path.is_file():
         raise WrongUsage(f"{printable(output)} is no regular file, and cannot be gone on with: write -o - for a pipe")
+
+
+def _check_apart(ours: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Nothing that is read may be written: an input, the file of the function."""
+    read = [*given["inputs"], str(given.get("function", "")).rpartition(":")[0]]
+    for written in ours:
+        for path in read:
+            with suppress(OSError, ValueError):
+                if path and Path(written).samefile(path):
+                    raise WrongUsage(printable(f"{path} would be read and written: name another file with -o"))
 
 
 def _check_ours(output: str, journal: str) -> None:

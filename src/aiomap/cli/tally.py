@@ -45,7 +45,7 @@ def ended(stats: Stats) -> int:
 class Example:
     """The first failure of its class.
 
-    where: where the item stands in the input, as in "line 17".
+    where: where the item stands in the input, as in "line 17"; empty if the message says it.
     message: what happened, as it came from outside, but without secrets.
     """
 

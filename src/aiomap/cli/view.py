@@ -43,7 +43,7 @@ _AGES: Final = {HOUR: "an hour", 10 * MINUTE: "10 min", MINUTE: "60 s", 10: "10 
 _WORDS: Final = {
     "function": "the function",
     "limit": "a limit",
-    "gate": "the remote asked for a pause",
+    "gate": "a pause to spare the remote",
     "backoff": "retries",
     "source": "the input",
     "consumer": "the output",
@@ -72,8 +72,9 @@ class View:
     state: whether it goes on, finishes what runs, or cancels it.
     clock: the time of day, in seconds since 1970.
     ended: how it ended, in a word; `None` while it has not.
-    gate_until: when a pause that the remote asked for is over, in seconds since 1970; `None` if that is not known.
+    gate_until: when a pause to spare the remote is over, in seconds since 1970; `None` if that is not known.
     ages: for how many seconds each of the items in flight has been running; needed near the end only.
+    recorded_failed: how many of the items of earlier sittings are failures that were not run again.
     """
 
     stats: Stats
@@ -87,6 +88,7 @@ class View:
     ended: str | None = None
     gate_until: float | None = None
     ages: Sequence[float] = ()
+    recorded_failed: int = 0
 
     @property
     def past(self) -> int:
@@ -240,6 +242,7 @@ def line(view: View) -> str:
         "failed": stats.failed,
         "skipped": stats.skipped,
         "recorded": stats.recorded,
+        "recorded_failed": view.recorded_failed or None,
         "running": stats.running,
         "limit": view.limit,
         "retrying": stats.retrying,
@@ -280,8 +283,11 @@ def end(view: View, verdict: str, files: Sequence[str], next_command: str | None
         "retries": tally.retries,
     }
     about = {"not done"} if not view.is_sure else set[str]()
+    more = {"earlier": f" ({view.recorded_failed:,} of them failed)"} if view.recorded_failed else {}
     rows += [
-        _row(name, f"{('~' if name in about else '') + f'{count:,}':>11}") for name, count in rest.items() if count > 0
+        _row(name, f"{('~' if name in about else '') + f'{count:,}':>11}{more.get(name, '')}")
+        for name, count in rest.items()
+        if count > 0
     ]
     if tally.timed:
         spread = ", ".join(f"p{percent} {latency(tally.percentile(percent / 100))}" for percent in (50, 90, 99))
@@ -305,7 +311,8 @@ def _classes(tally: Tally) -> list[str]:
         name = cut(kind, _LONGEST_CLASS)
         example = tally.examples[kind]
         padding = " " * max(0, 10 - cells(name))
-        rows.append(f"    {name}{padding}{count:>9,}   {redacted(example.where)}: {redacted(example.message)}")
+        told = ": ".join(text for text in (example.where, example.message) if text)
+        rows.append(f"    {name}{padding}{count:>9,}   {redacted(told)}")
     unlisted = len(tally.failed) - len(listed)
     if unlisted:
         rows.append(f"    and {unlisted:,} more {'class' if unlisted == 1 else 'classes'}")
@@ -318,7 +325,7 @@ def _spent(stats: Stats) -> str:
     parts = sorted(stats.slot_seconds.items(), key=lambda part: -part[1])
     names = {
         "limit": "limits",
-        "gate": "pauses that the remote asked for",
+        "gate": "pauses to spare the remote",
         "idle": "nothing left to do",
         "consumer": "the output or stopping",
     }

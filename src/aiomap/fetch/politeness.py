@@ -15,7 +15,7 @@ import math
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager
-from typing import final
+from typing import Final, final
 
 from aiomap.limits.limit import Ending
 from aiomap.limits.per_key import PerKey
@@ -23,6 +23,9 @@ from aiomap.limits.rate import Rate
 from aiomap.throttling import MAX_RETRY_AFTER, http_throttle
 
 __all__ = ["HostGate"]
+
+# Seconds. Less than any pause of the run's own: an attempt that may start again shall not wait here, in its own time.
+_MOMENT: Final = 0.3
 
 
 @final
@@ -32,7 +35,8 @@ class HostGate:
     per_host: what bounds each host. Its two bounds are taken, but not what it has counted; every request weighs 1.
 
     A request that ends with an error of status 429 or 503 closes its host for as long as the answer asks (at most 120
-    seconds), or for half a second and longer each time if it does not say. Memory is taken by busy hosts alone.
+    seconds). If it does not say for how long, the limit of the run, which has heard of it, finds that out: here it is a
+    moment. Memory is taken by busy hosts alone.
 
     >>> from aiomap.testing import simulate  # an event loop whose hours pass at once
     >>> async def main() -> list[float]:
@@ -67,7 +71,7 @@ class HostGate:
         except Exception as error:
             if throttle := http_throttle(error):
                 ending = "throttled"
-                pause = throttle.retry_after and min(throttle.retry_after, MAX_RETRY_AFTER)
+                pause = min(throttle.retry_after or _MOMENT, MAX_RETRY_AFTER)
             raise
         finally:
             self._limit.ended(ticket, asyncio.get_running_loop().time(), ending, pause)

@@ -12,7 +12,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, TypeAlias, cast, final
 
 from yarl import URL
@@ -196,6 +196,15 @@ def check_host(url: URL) -> None:
             f"no valid host name: a part of it is empty or longer than {_LONGEST_LABEL} characters, "
             f"or all of it longer than {_LONGEST_HOST}"
         )
+    if host.rpartition(".")[2].isdigit():
+        _check_ipv4(host)
+
+
+def _check_ipv4(host: str) -> None:
+    try:
+        IPv4Address(host)
+    except ValueError:
+        raise WrongRequest("no valid host: it ends in a number, and is no IPv4 address such as 192.0.2.1") from None
 
 
 def _check_ipv6(host: str) -> None:

@@ -22,7 +22,7 @@ _MOST_LINES: Final = 1000  # of a row
 
 
 def csv_records(lines: Iterable[Line], name: str, id_column: str | None) -> Iterator[Record]:
-    """The rows after the first as records, numbered from 1; lines: blank ones too; name: of the file, for people.
+    """The rows after the first as records, each by its first line; lines: blank ones too; name: of the file.
 
     Comma and double quote, as in RFC 4180. Within quotes a line ends in a line feed; elsewhere a blank one is nothing.
 
@@ -34,13 +34,14 @@ def csv_records(lines: Iterable[Line], name: str, id_column: str | None) -> Iter
     """
     rows = _Rows(lines)
     columns = _columns(rows, name, id_column)
-    for number, row in enumerate(rows, 1):
+    for row in rows:
+        number = row.lines[0].number
         try:
             item = dict(zip(columns, _checked_fields(row, len(columns)), strict=True))
             record = Record(number, item, key_for(item, id_column))
         except Fault as fault:
-            place = f"record {number} ({row.place}) of {name}"
-            record = faulty(number, b"\n".join([line.content for line in row.lines]), place, fault)
+            raw = b"\n".join([line.content for line in row.lines])
+            record = faulty(number, raw, f"{row.place} of {name}", fault)
         yield record
 
 

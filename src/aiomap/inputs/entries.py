@@ -141,7 +141,7 @@ class Entries(Iterator[Entry]):
             raise StopIteration
         index, record = following
         self._given += 1
-        return Entry(index, record.line, record.item, record.key, record.fault)
+        return Entry(index, record.line, record.item, record.key, record.fault, record.unit)
 
     def close(self) -> None:
         """Closes the file that is being read. Nothing more is given."""

@@ -84,13 +84,15 @@ class Source:
 
     def records(self) -> Generator[Record]:
         """All of its records. `OSError` if the disk fails."""
-        last = 0
+        any_whole = False
         with self._opened() as file:
             for record in self._parsed(file):
-                last = record.line
+                any_whole = True
                 yield record
         if self._tear is not None:
-            yield self._torn_record(*self._tear, last)
+            if not any_whole:
+                raise BadInput(f"{self.name} cannot be unpacked: {self._tear[1]}; make it anew")
+            yield self._torn_record(*self._tear)
 
     def _check(self) -> None:
         if self._id_column is not None and self._format == "text":
@@ -191,12 +193,9 @@ class Source:
             self.bytes_read += len(chunk)
             yield chunk
 
-    def _torn_record(self, line: Line, reason: str, last: int) -> Record:
-        if not last:
-            raise BadInput(f"{self.name} cannot be unpacked: {reason}; make it anew")
-        number = last + 1 if self._format == "csv" else line.number
+    def _torn_record(self, line: Line, reason: str) -> Record:
         place = f"line {line.number} of {self.name}"
-        return faulty(number, line.content, place, f"{reason}, and what follows is lost: make the file anew")
+        return faulty(line.number, line.content, place, f"{reason}, and what follows is lost: make the file anew")
 
 
 def tells_format(path: str) -> bool:

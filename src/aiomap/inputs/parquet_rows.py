@@ -54,8 +54,8 @@ def parquet_records(
         try:
             batch = next(batches, None)
         except Exception as error:
-            place = f"record {number + 1} of {name}"
-            yield faulty(number + 1, place.encode(), place, f"the rest of the file cannot be read: {_reason(error)}")
+            place, lost = f"row {number + 1} of {name}", f"the rest of the file cannot be read: {_reason(error)}"
+            yield faulty(number + 1, place.encode(), place, lost, "row")
             return
         if batch is None:
             return
@@ -84,10 +84,10 @@ def _record(row: dict[str, Any] | Fault, number: int, name: str, id_column: str 
         if isinstance(row, Fault):
             raise row
         item = {column: _plain(value, column) for column, value in row.items()}
-        return Record(number, item, key_for(item, id_column))
+        return Record(number, item, key_for(item, id_column), unit="row")
     except Fault as fault:
-        raw = f"record {number}" if isinstance(row, Fault) else json.dumps(row, default=repr)
-        return faulty(number, raw.encode(), f"record {number} of {name}", fault)
+        raw = f"row {number}" if isinstance(row, Fault) else json.dumps(row, default=repr)
+        return faulty(number, raw.encode(), f"row {number} of {name}", fault, "row")
 
 
 def _plain(value: Any, column: str) -> Any:

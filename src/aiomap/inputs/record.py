@@ -6,7 +6,7 @@ Invariant: whatever stands in a record, it becomes one: what is wrong with it is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final, Literal, TypeAlias, cast, final
 
@@ -23,6 +23,7 @@ __all__ = [
     "Fault",
     "Format",
     "Record",
+    "Unit",
     "check_columns",
     "decoded",
     "faulty",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 Format: TypeAlias = Literal["jsonl", "csv", "text", "parquet"]
+Unit: TypeAlias = Literal["line", "row"]
 
 _SHOWN: Final = 200  # characters of a bad record that are kept
 _LONGEST_KEY: Final = 900  # characters of JSON
@@ -64,6 +66,7 @@ class Record:
     item: Any
     key: Any
     fault: str | None = None
+    unit: Unit = field(default="line", repr=False)
 
 
 @final
@@ -72,10 +75,14 @@ class Entry:
     """A record that was selected.
 
     index: its place among the records that were selected, from 0.
-    line: which line (text, JSON Lines) or record (CSV, Parquet) of its file it is, from 1.
+    line: in which line of its file it begins, from 1; of Parquet, which row it is.
     item: what the function is called with: a str (text), a JSON value (JSON Lines), a dict (CSV, Parquet).
     key: what it is known by: a str, an int, or another JSON value.
     fault: why it is no item, with its place in the file; `item` is then the raw text, cut to 200 characters.
+    unit: what `line` counts.
+
+    >>> Entry(0, 1200, "item", "key", None).place
+    'line 1,200'
     """
 
     index: int
@@ -83,6 +90,12 @@ class Entry:
     item: Any
     key: Any
     fault: str | None
+    unit: Unit = field(default="line", repr=False)
+
+    @property
+    def place(self) -> str:
+        """Where it stands in its file, for people."""
+        return f"{self.unit} {self.line:,}"
 
 
 def decoded(line: Line) -> str:
@@ -140,10 +153,10 @@ def short_key(key: Any) -> Any:
     return key if len(label_of(key)) <= _LONGEST_KEY else key_of(key).hex()
 
 
-def faulty(line: int, raw: bytes, place: str, fault: object) -> Record:
+def faulty(line: int, raw: bytes, place: str, fault: object, unit: Unit = "line") -> Record:
     """A record that is no item; its key is a digest of what stands there."""
     text = raw[: 4 * _SHOWN].decode(errors="replace")[:_SHOWN]
-    return Record(line, text, blake2b(raw, digest_size=_KEY_BYTES).hexdigest(), f"{place}: {fault}")
+    return Record(line, text, blake2b(raw, digest_size=_KEY_BYTES).hexdigest(), f"{place}: {fault}", unit)
 
 
 def check_columns(columns: Sequence[str], name: str, id_column: str | None) -> None:
