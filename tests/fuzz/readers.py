@@ -85,8 +85,9 @@ def check(data: bytes, form: Format, sizes: Sequence[int]) -> None:
     assert [entry.index for entry in whole[0]] == list(range(len(whole[0])))
     if plain and form != "csv":
         assert [entry.line for entry in whole[0]] == line_numbers(data)
-    if form == "csv":
-        assert [entry.line for entry in whole[0]] == list(range(1, len(whole[0]) + 1))
+    if form == "csv":  # a record has lines of its own
+        begins = [entry.line for entry in whole[0]]
+        assert begins == sorted(set(begins))
     assert outcome_of(read_from(Cut(data, sizes), form)) == whole
     assert arrived_from(Cut(data, sizes), form) == whole
     if not data.startswith(_GZIP):

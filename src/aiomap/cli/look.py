@@ -59,7 +59,7 @@ def errors(output: str, *, as_json: bool) -> int:
 
     \b
       aiomap errors out.jsonl
-      aiomap run job.py:lookup ids.csv -o out.jsonl --retry-failed timeout
+      aiomap run job.py:lookup ids.csv --id id -o out.jsonl --retry-failed timeout
     """  # noqa: D301  (the same)
     groups = _read(output, _groups)
     if as_json:
