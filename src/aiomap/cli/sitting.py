@@ -138,8 +138,7 @@ def sit(plan: Plan, given: Mapping[str, Any]) -> int:
         streams = given["output"] == "-"
         screen = stack.enter_context(Screen(quiet=quiet or (streams and sys.stdout.isatty())))
         stack.enter_context(_logged(None if quiet else screen))
-        if streams:  # what the function prints is no data
-            stack.enter_context(redirect_stdout(sys.stderr))
+        stack.enter_context(redirect_stdout(sys.stderr))  # what the function prints is no data
         job = Job(plan, written, screen)
         job.run()
     if not quiet:
@@ -221,9 +220,12 @@ def _crash(error: BaseException) -> str:
 
     told = traceback.TracebackException.from_exception(error)
     ours = (Path(__file__).parent.parent, Path(click.__file__).parent, Path(asyncio.__file__).parent)
-    theirs = [frame for frame in told.stack if not any(Path(frame.filename).is_relative_to(each) for each in ours)]
-    told.stack = traceback.StackSummary.from_list(theirs)
-    for line in "".join(told.format(chain=False)).splitlines():
+    link: traceback.TracebackException | None = told
+    while link is not None:
+        theirs = [frame for frame in link.stack if not any(Path(frame.filename).is_relative_to(each) for each in ours)]
+        link.stack = traceback.StackSummary.from_list(theirs)
+        link = link.__cause__ or link.__context__
+    for line in "".join(told.format()).splitlines():
         click.echo(printable(redacted(line)), err=True)
     return f"{type(error).__name__} has ended the run, as above: {safe}"
 
@@ -255,7 +257,8 @@ def _check_apart(ours: Sequence[str], given: Mapping[str, Any]) -> None:
         for path in read:
             with suppress(OSError, ValueError):
                 if path and Path(written).samefile(path):
-                    raise WrongUsage(printable(f"{path} would be read and written: name another file with -o"))
+                    again = ", or type the first command with --retry-failed" if written == ours[-1] else ""
+                    raise WrongUsage(printable(f"{path} would be read and written: name another file with -o{again}"))
 
 
 def _check_ours(output: str, journal: str) -> None:
