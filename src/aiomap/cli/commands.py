@@ -5,6 +5,8 @@ Invariant: nothing but click is imported before a command runs, so `--help` is t
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from aiomap.cli.fetch import fetch
@@ -14,7 +16,10 @@ from aiomap.cli.run import run
 __all__ = ["aiomap"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+_SETTINGS: Final[dict[str, list[str]]] = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(context_settings=_SETTINGS)
 @click.version_option(package_name="aiomap", message="%(prog)s %(version)s")
 def aiomap() -> None:
     """Run one thing for many inputs, a few at a time.
@@ -26,4 +31,5 @@ def aiomap() -> None:
 
 
 for command in (run, fetch, status, errors, check, export):
+    command.context_settings.update(_SETTINGS)
     aiomap.add_command(command)
