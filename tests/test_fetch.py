@@ -83,7 +83,7 @@ def test_a_page_comes_with_its_address_status_headers_and_body() -> None:
     [page] = fetch({"/": answer(HTML, kind, "ETag: x", "Set-Cookie: id=1", "X-Other: y")}, "/")
     assert page.url.endswith("/")
     assert page.status == 200
-    assert page.headers == {"content-type": kind[14:], "content-length": str(len(HTML)), "etag": "x"}
+    assert page.headers == {"content-type": kind[14:], "content-length": str(len(HTML)), "etag": "x", "x-other": "y"}
     assert page.body == HTML
     assert page.text() == HTML.decode()
 

@@ -7,6 +7,7 @@ Invariant: what has passed `printable` cannot move a cursor, change a colour or 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -58,6 +59,7 @@ def _end_of_value(text: str, start: int) -> int:
     return start if value is None else value.end()
 
 
+@lru_cache(1024)
 def is_secret(name: str) -> bool:
     """Whether what goes by that name, a query parameter or a header, is a secret.
 

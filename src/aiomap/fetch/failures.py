@@ -53,7 +53,7 @@ class FetchFailed(AiomapError):
     kind: of which class the failure is.
     message: what happened, in a form that may be shown.
     status: the HTTP status, if it was what made it a failure, else `None`.
-    headers: those of interest that came with the status, by lower-case name.
+    headers: those that came with the status, as in `Page`.
     """
 
     __module__ = "aiomap.fetch"  # where people import it from, and as which it is recorded

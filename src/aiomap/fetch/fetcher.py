@@ -19,7 +19,7 @@ from weakref import WeakSet
 
 import aiohttp
 
-from aiomap._foreign import printable, redacted
+from aiomap._foreign import is_secret, printable, redacted
 from aiomap.fetch.addresses import open_public
 from aiomap.fetch.body import accepted_encodings, let_go, read_body
 from aiomap.fetch.failures import MOST_HEADER_LINE, MOST_HEADERS, FetchFailed, bad_status, failure
@@ -49,7 +49,8 @@ __all__ = ["Fetcher"]
 _MOST_REDIRECTS: Final = 10
 # Bytes of all header lines of an answer, as browsers have it.
 _MOST_HEADER: Final = 1 << 18
-_HEADERS: Final = ("content-type", "content-length", "etag", "last-modified", "retry-after")
+# What is said of the connection is over with it.
+_OF_THE_CONNECTION: Final = frozenset({"connection", "keep-alive", "transfer-encoding"})
 # Seconds that an idle connection is kept. With a host of its own for every link, so many seconds' worth are open. Many
 # servers close theirs after 5, and a request that meets that has failed.
 _KEPT: Final = 4.0
@@ -191,7 +192,7 @@ class Fetcher:
                 following = redirected(request, response.status, response.headers.get("Location"))
                 await let_go(response)
                 return following
-            headers = {name: printable(response.headers[name]) for name in _HEADERS if name in response.headers}
+            headers = _told(response.headers)
             if not _OK <= response.status < _FAILED:
                 await let_go(response)
                 raise bad_status(response.status, headers)
@@ -270,6 +271,16 @@ async def _send_on_a_clean_connection(request: aiohttp.ClientRequest, send: _Sen
 
 def _spoke_first() -> FetchFailed:
     return FetchFailed("bad_content", "no valid HTTP: the server spoke before it was asked")
+
+
+def _told(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of the page, by lower-case name; those that are there twice as one; none that is a secret."""
+    told: dict[str, str] = {}
+    for raw_name, value in headers.items():
+        name = printable(raw_name.lower())
+        if name not in _OF_THE_CONNECTION and not is_secret(name):
+            told[name] = f"{told[name]}, {printable(value)}" if name in told else printable(value)
+    return told
 
 
 def _check_size(response: aiohttp.ClientResponse) -> None:

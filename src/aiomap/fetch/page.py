@@ -29,7 +29,7 @@ class Page:
 
     url: where it came from in the end, after all redirects, without secrets.
     status: the HTTP status, from 200 to 399.
-    headers: those of interest that were there, by lower-case name.
+    headers: those of the page by lower-case name, but no `Set-Cookie` and no other secret.
     body: the bytes, decompressed.
     """
 
