@@ -226,6 +226,7 @@ def test_a_damaged_journal_is_refused_whatever_is_accepted_and_given_up_only_to_
         ended = folder.run(*run, *more)
         assert (ended.code, ended.out) == (3, "")
         assert "row 2 is not as it was written" in ended.err
+        assert "aiomap check out.jsonl, or add --fresh" in ended.err
         assert "Traceback" not in ended.err
         assert folder.read("out.jsonl") == before
     assert folder.run(*run, "--fresh").code == 0

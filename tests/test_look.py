@@ -394,7 +394,7 @@ def test_check_finds_a_row_that_is_not_as_it_was_written(abc: Path) -> None:
     check = told("check", output)
     assert check.code == 1
     assert "row 2" in check.err
-    assert "repair(into=...)" in check.err
+    assert "repair(into=" in check.err
     assert check.out.endswith(" rows, not all is well\n")
 
 

@@ -102,7 +102,9 @@ def check(output: str) -> int:
     for problem in problems:
         click.echo(f"aiomap: {printable(problem)}", err=True)
     if report.problems:
-        click.echo("aiomap: Journal(...).repair(into=...) saves what is whole", err=True)
+        journal, whole = f"{output}.run", f"{output}.whole.run"
+        code = f"from aiomap import Journal; Journal({journal!r}).repair(into={whole!r})"
+        click.echo(printable(f"aiomap: save what is whole with  python -c {shlex.quote(code)}"), err=True)
     click.echo(f"aiomap: {report.rows:,} rows, {'all as they were written' if not problems else 'not all is well'}")
     return FAILURES if problems else 0
 

@@ -272,8 +272,12 @@ def _check_ours(output: str, journal: str) -> None:
 
 
 def _with_ways_out(error: Exception, journal: Journal | None) -> str:
-    from aiomap.errors import JournalChanged
+    from aiomap.errors import JournalChanged, JournalDamaged
 
+    if isinstance(error, JournalDamaged) and journal is not None:
+        output = shlex.quote(os.fspath(journal.path).removesuffix(".run"))
+        told = error.reason.partition(": `Journal(path)")[0]  # what to write in Python is of no use here
+        return printable(f"{error.path}: {told}. See  aiomap check {output}, or add --fresh to lose it and start anew")
     if not isinstance(error, JournalChanged) or journal is None:
         return printable(str(error))
     return printable(
