@@ -509,7 +509,10 @@ def test_export_of_what_is_no_format_is_refused(tmp_path: Path) -> None:
     ("command", "words"),
     [
         ("status", ["Usage: aiomap status [OPTIONS] OUT", "  aiomap status out.jsonl --json | jq .failed", "--json"]),
-        ("errors", ["  aiomap run job.py:lookup ids.csv --id id -o out.jsonl --retry-failed timeout", "for each group"]),
+        (
+            "errors",
+            ["  aiomap run job.py:lookup ids.csv --id id -o out.jsonl --retry-failed timeout", "for each group"],
+        ),
         ("check", ["Exit status: 0 it is, 1 it is not."]),
         ("export", ["  aiomap export out.jsonl --to parquet -o out.parquet", "--to [csv|parquet|jsonl]", "[required]"]),
         ("run", ["  aiomap run job.py:lookup ids.csv --id id -o out.jsonl", "Exit status: 0 all succeeded", "--halt"]),
