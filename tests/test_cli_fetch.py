@@ -24,6 +24,7 @@ from aiomap import Rate
 from aiomap.cli.commands import aiomap
 from aiomap.cli.fetch import page
 from aiomap.cli.flags import parse_rate
+from aiomap.cli.sitting import _without_secrets
 from aiomap.journal.fingerprint import fingerprint
 from tests.commands import PATIENCE, Command, serving
 from tests.loopback import Site, answer
@@ -404,6 +405,21 @@ def test_a_secret_that_was_typed_is_in_no_file_and_on_no_screen(tmp_path: Path) 
     with_site(main)
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("-H 'Authorization: x' -HX-Api-Key:x --header='Cookie: x' -kHCookie:x", "-H 'Authorization: ***'"),
+        ("--data x", "--data ..."),
+        ("--data=x", "--data=..."),
+        ("http://me:x@host/?token=x", "http://***@host/?token=***"),
+    ],
+)
+def test_the_next_command_is_told_without_secrets(typed: str, told: str) -> None:
+    shown = shlex.join(_without_secrets(shlex.split(typed)))
+    assert told in shown.replace("'http://***@host/?token=***'", "http://***@host/?token=***")
+    assert "x" not in shown.replace("X", "")
+
+
 def test_an_address_that_is_not_public_is_refused_unless_allowed(tmp_path: Path) -> None:
     async def main(site: Site) -> None:
         links = tmp_path / "links.txt"
@@ -462,6 +478,37 @@ def test_a_host_is_spared_without_being_asked_to_and_no_other_waits_for_it(tmp_p
             assert when["/hold?b"] - when["/hold?a"] > 0.15
             site.released.set()
             assert await process.wait() == 0
+
+    with_site(main)
+
+
+def test_a_redirect_counts_for_the_host_that_it_leads_to(tmp_path: Path) -> None:
+    async def main(site: Site) -> None:
+        site.answers["/moved"] = answer(b"", f"Location: {elsewhere(site, '/hold?moved')}", status="302 Found")
+        links = tmp_path / "links.txt"
+        moved = [site.url(f"/moved?{number}") for number in range(2)]
+        links.write_text("\n".join([*moved, *(elsewhere(site, f"/hold?{number}") for number in range(2))]))
+        async with started("fetch", links, "-o", tmp_path / "out", "--per-key-rate", "none", *OURS) as process:
+            await site.was_asked(4)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(site.was_asked(5), 0.3)
+            assert sum(path.startswith("/hold") for path in site.asked) == 2
+            site.released.set()
+            assert await process.wait() == 0
+        assert len(site.asked) == 6
+
+    with_site(main)
+
+
+def test_k_streams_in_the_order_of_the_input(tmp_path: Path) -> None:
+    async def main(site: Site) -> None:
+        links = write_links(tmp_path, site, ["/hold?0", "/hello?1", "/hello?2"])
+        async with started("fetch", links, "-o", "-", "-k", "-j", "3", *FREE) as process:
+            await site.was_asked(3)
+            site.released.set()
+            out, _ = await process.communicate()
+            assert await process.wait() == 0
+        assert [json.loads(line)["index"] for line in out.splitlines()] == [0, 1, 2]
 
     with_site(main)
 

@@ -1033,3 +1033,14 @@ def test_what_is_told_and_cannot_be_written_is_6(folder: Folder, typed: list[str
         code = command.wait()
     os.close(full)
     assert (code, folder.read("err")) == (6, "Error: cannot write standard output: No space left on device\n")
+
+
+def test_failures_that_a_selection_did_not_reach_stay_in_the_failed_file(folder: Folder) -> None:
+    folder.numbers(6)
+    run = ("run", "job.py:picky", "in.jsonl", "-o", "out.jsonl", "--retries", "0")
+    assert folder.run(*run).code == 1
+    folder.write("healed", "")
+    assert folder.run(*run, "--limit", "4", "--retry-failed").code == 0
+    assert [record["input"] for record in folder.records("out.failed.jsonl")] == [4]
+    assert folder.run(*run).code == 0
+    assert folder.records("out.failed.jsonl") == []
