@@ -1012,12 +1012,14 @@ def test_a_function_that_takes_something_else_is_a_mistake_that_is_said_before(
 
 
 def test_where_the_set_up_failed_is_told_by_the_lines_of_the_user_alone(folder: Folder) -> None:
-    folder.write("job.py", folder.read("job.py") + "def broken():\n    return {}['nothing']\n")
+    broken = "def broken():\n    try:\n        return {}['nothing']\n    except KeyError as error:\n"
+    folder.write("job.py", folder.read("job.py") + f"{broken}        json_of()\n\nfrom json import loads as json_of\n")
     folder.numbers(1)
     ended = folder.run("run", "job.py:using", "in.jsonl", "-o", "out.jsonl", "--setup", "broken")
     assert ended.code == 4
     assert "return {}['nothing']" in ended.err
-    assert ended.err.count('File "') == 1
+    assert "json_of()" in ended.err
+    assert ended.err.count('File "') == 2
 
 
 @pytest.mark.parametrize("typed", [["--help"], ["--version"], ["status", "out.jsonl"], ["errors", "out.jsonl"]])

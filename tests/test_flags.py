@@ -126,6 +126,15 @@ def test_failures_are_named_by_their_classes_the_short_names_too(typed: str, cla
     assert parsed(flags.parse_failed, typed) == classes
 
 
+def test_a_file_that_is_there_is_no_class_of_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parsed(flags.parse_failed, "ids") == {"ids"}
+    for name in ("ids", "timeout"):
+        (tmp_path / name).touch()
+    assert refused(flags.parse_failed, "ids").startswith("'ids' is no class of failures; write them as in")
+    assert parsed(flags.parse_failed, "timeout") == {"timeout"}
+
+
 def entry(item: Any, key: Any = "key") -> Entry:
     return Entry(0, 1, item, key, None)
 
