@@ -19,7 +19,7 @@ import pytest
 
 from aiomap import Journal, Rate, amap
 from aiomap.cli.commands import aiomap
-from aiomap.cli.job import Stop
+from aiomap.cli.plan import Stop
 from tests.commands import Folder, serving
 from tests.test_cli_run import Terminal
 from tests.test_job import forever, press, sat
@@ -564,9 +564,10 @@ def test_retry_failed_without_a_class_is_refused_for_standard_output_too(folder:
 
 
 def test_a_file_name_in_an_error_of_click_cannot_command_the_terminal(folder: Folder) -> None:
-    with Terminal(folder, "status", "a", "b\x1b[2Jc") as terminal:
+    with Terminal(folder, "status", "a", "b\x1b[2Jc\x1b]0;title\x07") as terminal:
         terminal.ends()
     assert "\x1b[2J" not in terminal.shown
+    assert "\x1b]0" not in terminal.shown
 
 
 @pytest.mark.parametrize(

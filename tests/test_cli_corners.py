@@ -18,9 +18,10 @@ import pytest
 
 from aiomap.cli import job as job_module
 from aiomap.cli.function import load_function
-from aiomap.cli.job import Job, Stop
+from aiomap.cli.job import Job
 from aiomap.cli.output import WriteFailed
 from aiomap.cli.outputs import StreamedOutput
+from aiomap.cli.plan import Stop
 from aiomap.inputs import Entry
 from tests.test_job import (
     FakeOutput,

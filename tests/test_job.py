@@ -19,9 +19,10 @@ import pytest
 from aiomap import Adaptive, Journal, Rate, Retry, Throttled
 from aiomap._outcome import Outcome
 from aiomap.cli import job as job_module
-from aiomap.cli.job import Job, Plan, Stop
+from aiomap.cli.job import Job
 from aiomap.cli.output import WriteFailed
 from aiomap.cli.outputs import JournalledOutput, StreamedOutput, start_anew
+from aiomap.cli.plan import Plan, Stop
 from aiomap.cli.view import View
 from aiomap.errors import JournalLocked
 from aiomap.inputs import BadRecord, Entry

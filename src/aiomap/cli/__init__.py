@@ -40,7 +40,6 @@ def _run() -> int:
 
     try:
         code: int = aiomap.main(prog_name="aiomap", standalone_mode=False)
-        sys.stdout.flush()
     except BrokenPipeError:
         return _BROKEN_PIPE
     except OSError as error:  # what writes files of ours has said so before

@@ -20,13 +20,14 @@ from aiomap._foreign import is_secret, printable, redacted
 from aiomap.cli import flags
 from aiomap.cli.exits import WrongUsage
 from aiomap.cli.options import (
+    attempt_options,
     check_columns,
     entries_of,
     first_item,
     input_options,
+    limit_options,
     output_options,
     policies_of,
-    policy_options,
     resume_options,
 )
 from aiomap.cli.sitting import check_together, journal_of, sit
@@ -34,7 +35,7 @@ from aiomap.cli.sitting import check_together, journal_of, sit
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-    from aiomap.cli.job import Plan
+    from aiomap.cli.plan import Plan
     from aiomap.fetch import Defaults, Fetcher
     from aiomap.inputs import Entry
     from aiomap.limits.adaptive import Adaptive
@@ -81,7 +82,8 @@ async def page(item: object, fetcher: Fetcher) -> dict[str, object]:
 )
 @click.option("--allow-private", is_flag=True, help="Connect to loopback and private addresses too.")
 @click.option("--no-robots", is_flag=True, help="Do not ask robots.txt: for sites of your own.")
-@policy_options(tasks="auto", per_key="host", per_key_rate="1/0.25s")
+@limit_options(tasks="auto", per_key="host", per_key_rate="1/0.25s")
+@attempt_options()
 @resume_options(changed="another --method, --data, ...")
 def fetch(**given: Any) -> int:
     """Fetch the pages behind a list of links.
@@ -135,8 +137,8 @@ def _check_inputs(inputs: Iterable[str]) -> None:
 
 
 def _plan(given: dict[str, Any]) -> Plan:
-    from aiomap.cli.job import Plan
     from aiomap.cli.keys import key_of_entry
+    from aiomap.cli.plan import Plan
     from aiomap.fetch import Fetcher, host_of
     from aiomap.limits.per_key import PerKey
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from aiomap._outcome import Stats
     from aiomap._stream import Stream
 
-__all__ = ["Job", "Plan", "Stop"]
+__all__ = ["Job"]
 
 # How many times Ctrl-C must be pressed to cancel what is in flight; once more, of it or of SIGTERM, ends the process.
 _CANCELS: Final = 2

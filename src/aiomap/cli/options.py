@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from aiomap.inputs import Entries
 
 __all__ = [
+    "attempt_options",
     "check_columns",
     "entries_of",
     "first_item",
     "input_options",
+    "limit_options",
     "output_options",
     "policies_of",
-    "policy_options",
     "resume_options",
 ]
 
@@ -81,8 +82,8 @@ def input_options() -> _Decorator:
     )
 
 
-def policy_options(*, tasks: str, per_key: str | None, per_key_rate: str) -> _Decorator:
-    """How many at once, how often, how long and how many times.
+def limit_options(*, tasks: str, per_key: str | None, per_key_rate: str) -> _Decorator:
+    """How many at once, and how often.
 
     tasks, per_key, per_key_rate: the defaults of those that differ; `per_key` has `none` where it has a default.
     """
@@ -128,6 +129,12 @@ def policy_options(*, tasks: str, per_key: str | None, per_key_rate: str) -> _De
             metavar="N/TIME",
             help="How many attempts of one key start in a time.",
         ),
+    )
+
+
+def attempt_options() -> _Decorator:
+    """How long and how many times, and how many failures are too many."""
+    return _all(
         click.option(
             "--timeout",
             callback=flags.parse_duration,
@@ -219,7 +226,7 @@ def check_columns(option: str, first: object, *names: str) -> None:
 
 
 def policies_of(given: Mapping[str, Any], key: Callable[[Any], Hashable] | None) -> dict[str, Any]:
-    """What the policy options say, by its name in a `Plan`; `key` gives what `--per-key` bounds."""
+    """What these two say, by its name in a `Plan`; `key` gives what `--per-key` bounds."""
     return {
         "max_concurrent_tasks": flags.concurrency_of(given["max_concurrent_tasks"]),
         "timeout": given["timeout"],

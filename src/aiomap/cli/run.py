@@ -12,19 +12,20 @@ import click
 from aiomap._foreign import printable
 from aiomap.cli.exits import WrongUsage
 from aiomap.cli.options import (
+    attempt_options,
     check_columns,
     entries_of,
     first_item,
     input_options,
+    limit_options,
     output_options,
     policies_of,
-    policy_options,
     resume_options,
 )
 from aiomap.cli.sitting import check_together, journal_of, sit
 
 if TYPE_CHECKING:
-    from aiomap.cli.job import Plan
+    from aiomap.cli.plan import Plan
 
 __all__ = ["run"]
 
@@ -34,7 +35,8 @@ __all__ = ["run"]
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path())
 @output_options()
 @input_options()
-@policy_options(tasks="10", per_key=None, per_key_rate="none")
+@limit_options(tasks="10", per_key=None, per_key_rate="none")
+@attempt_options()
 @click.option("--tag", metavar="TEXT", help="Names a version of the work: another one is a change.")
 @click.option(
     "--setup", metavar="NAME", help="Gives an async context manager; its value is FUNCTION's second argument."
@@ -77,8 +79,8 @@ def run(**given: Any) -> int:
 
 def _plan(given: dict[str, Any]) -> Plan:
     from aiomap.cli.function import check_arguments, load_function, load_setup
-    from aiomap.cli.job import Plan
     from aiomap.cli.keys import key_of_entry
+    from aiomap.cli.plan import Plan
 
     # Before anything is loaded from the user's folder, everything of ours is.
     entries = entries_of(given)

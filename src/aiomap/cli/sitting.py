@@ -33,7 +33,8 @@ from aiomap.cli.exits import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
-    from aiomap.cli.job import Job, Plan, Stop
+    from aiomap.cli.job import Job
+    from aiomap.cli.plan import Plan, Stop
     from aiomap.cli.screen import Screen
     from aiomap.errors import RecordedFailure
     from aiomap.journal import Journal
@@ -301,7 +302,7 @@ def _change(reason: str, journal: Journal) -> str:
 
 
 def _code(job: Job, max_failures: int) -> int:
-    from aiomap.cli.job import Stop
+    from aiomap.cli.plan import Stop
 
     codes: dict[Stop, int] = {
         Stop.INTERRUPTED: INTERRUPTED,
