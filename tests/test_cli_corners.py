@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -22,6 +24,7 @@ from aiomap.cli.job import Job
 from aiomap.cli.output import WriteFailed
 from aiomap.cli.outputs import StreamedOutput
 from aiomap.cli.plan import Stop
+from aiomap.cli.sitting import _logged
 from aiomap.inputs import Entry
 from tests.test_job import (
     FakeOutput,
@@ -261,3 +264,15 @@ def test_check_while_a_run_is_on_takes_an_out_that_is_behind_for_right(tmp_path:
     output.write_bytes(b"".join(output.read_bytes().splitlines(keepends=True)[:2]))
     with running(output):
         assert told("check", output).code == 0
+
+
+def test_what_the_library_warns_of_is_told_once_and_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    said: list[str] = []
+    screen: Any = SimpleNamespace(say=said.append)
+    log = logging.getLogger("aiomap.journal")
+    with _logged(screen):
+        log.warning("of %s", "http://me:pw@host/")
+    assert said == ["aiomap: of http://***@host/"]
+    assert caplog.text == ""
+    log.warning("after it, as before")
+    assert "as before" in caplog.text

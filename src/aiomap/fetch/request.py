@@ -197,7 +197,7 @@ def check_host(url: URL) -> None:
             f"or all of it longer than {_LONGEST_HOST}"
         )
     if host.rpartition(".")[2].isdigit():
-        _check_ipv4(host)
+        _check_ipv4(url.raw_host or "")  # with a dot behind it, which an address has not
 
 
 def _check_ipv4(host: str) -> None:
